@@ -1,0 +1,397 @@
+//! Durable, transactional rows: what a session needs from a database, and nothing more.
+//!
+//! The module owns the [`Store`] trait, its requests and replies, and its few errors. It promises that
+//! [`Store::commit`] is the only way in which a locked record changes, and that every store judges a write by the
+//! same rules (see [`Write`]). It leaves locks' lifetimes, ordering and retries to [`session`](crate::session), and
+//! what is inside a document to [`document`](crate::document).
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::id::PlayerId;
+
+mod arc;
+#[cfg(feature = "testing")]
+mod faulty;
+mod memory;
+mod rules;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "testing")]
+pub use faulty::{Fault, FaultRates, Faults, FaultyStore, Op};
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteSettings, SqliteStore};
+
+/// A boxed future that can be sent to the runtime's worker threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where players' records live.
+///
+/// Every method is one transaction: all of it happens, or none of it. A reply of `Ok` means that the effect is
+/// *durable*; a refusal means that nothing changed; [`StoreError::Unavailable`] means that nobody knows.
+/// Requests may be repeated with the same arguments: [`acquire`](Self::acquire) is idempotent by lock id and
+/// [`commit`](Self::commit) by sequence number, so a reply that was lost on its way never doubles an effect.
+pub trait Store: Send + Sync + 'static {
+    /// Raises this server's beat (registering the server when it has no row yet) and reads everybody's.
+    ///
+    /// The first call of a boot also settles the name. A predecessor of the same name that the store can *prove* dead
+    /// loses its row, and with it its locks. From then on the name is this boot's, until [`retire`](Self::retire) or
+    /// until the store's last handle is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`] while another live server has the name, [`StoreError::Unavailable`], and
+    /// [`StoreError::Rejected`] when this boot is already registered under another name.
+    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>>;
+
+    /// Deletes this server's row and gives its name back: the orderly end of a server. Locks that still hang on it
+    /// are free from now on. Retiring a server that has no row succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Locks a player's record for one server and reads it, creating the row of a player who has none.
+    ///
+    /// The lock is granted when it is free, when it is this very lock (the reply of an earlier attempt was lost), when
+    /// the server it hangs on has no row, when [`Acquire::lapsed`] names that server *and its current beat*, or when
+    /// it is [`Acquire::orphan`]. Granting raises the fence by one and resets the sequence number to zero, except for
+    /// this very lock (the same id *and* server), which is answered again unchanged.
+    ///
+    /// # Errors
+    /// [`StoreError::SessionLocked`], [`StoreError::Unavailable`] (also while [`Acquire::server`] has no row, which its
+    /// next beat mends), [`StoreError::Corrupt`], and [`StoreError::Rejected`] for a lock id of all zeros.
+    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>>;
+
+    /// Applies all writes in one transaction, or none of them.
+    ///
+    /// # Errors
+    /// That of the first write that is refused: [`StoreError::LockLost`], [`StoreError::Superseded`]. Further
+    /// [`StoreError::Rejected`] (a player named twice, a sequence number of zero, a document too big to store),
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;
+
+    /// Reads a player's last saved record without taking or changing any lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
+
+    /// The ids of up to `limit` players, in ascending order, beginning after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn list(&self, after: Option<PlayerId>, limit: usize)
+    -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>>;
+
+    /// Deletes a player's record for good; `false` when there was none.
+    ///
+    /// # Errors
+    /// [`StoreError::SessionLocked`] while a server that has a row holds the player's lock,
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>>;
+}
+
+/// Identifies one *boot* of a server: a restart under the same name gets a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(Uuid);
+
+/// Identifies one session's lock. Never all zeros, which is how a store spells "free".
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockId(Uuid);
+
+macro_rules! random_id {
+    ($name:ident) => {
+        impl $name {
+            /// A new random id (UUID version 4).
+            #[must_use]
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
+
+            /// The id's 16 bytes, as stored.
+            #[must_use]
+            pub const fn into_bytes(self) -> [u8; 16] {
+                self.0.into_bytes()
+            }
+
+            /// The reverse of [`into_bytes`](Self::into_bytes).
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+random_id!(ServerId);
+random_id!(LockId);
+
+/// A server's request to be seen alive, see [`Store::lease`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// This boot of the server.
+    pub server: ServerId,
+    /// The server's name, which outlives its boots.
+    pub name: String,
+}
+
+/// Every server's lease, as one transaction saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// One row per server that is running, or that crashed and was not cleaned up after; ours included.
+    pub servers: Vec<ServerLease>,
+}
+
+/// One row of the `servers` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLease {
+    /// The boot that the lease belongs to.
+    pub server: ServerId,
+    /// That server's name.
+    pub name: String,
+    /// Raised by one each time that the server calls [`Store::lease`].
+    pub beat: u64,
+}
+
+/// A lease that an observer has watched standing still for a whole TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LapsedLease {
+    /// Whose lease.
+    pub server: ServerId,
+    /// The beat at which it stood still. The store checks that it still does.
+    pub beat: u64,
+}
+
+/// A request for a player's lock, see [`Store::acquire`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquire {
+    /// Whose record.
+    pub player: PlayerId,
+    /// The id that the lock will have; the same in every attempt of one request.
+    pub lock: LockId,
+    /// The lease that the lock will hang on. It must have a row ([`Store::lease`] comes first).
+    pub server: ServerId,
+    /// Leases known to have lapsed: locks that hang on them may be taken over.
+    pub lapsed: Vec<LapsedLease>,
+    /// A lock of this same server that no session owns any more and that may be taken over.
+    pub orphan: Option<LockId>,
+}
+
+/// A granted lock and the record under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// What every write of this session has to name. Raised by each grant and lowered by nothing.
+    pub fence: u64,
+    /// How many commits this record has seen.
+    pub version: u64,
+    /// The stored document; `None` when none was ever saved.
+    pub document: Option<Bytes>,
+    /// The name of the server that held the lock until now, if it was taken over rather than free. (`None` as well
+    /// when an earlier attempt of this request took it over.)
+    pub taken_from: Option<String>,
+}
+
+/// Writes that happen together or not at all, see [`Store::commit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// At most one write per player.
+    pub writes: Vec<Write>,
+}
+
+impl From<Write> for Commit {
+    fn from(write: Write) -> Self {
+        Self { writes: vec![write] }
+    }
+}
+
+/// One player's part of a [`Commit`].
+///
+/// A store judges it in this order:
+/// 1. no row, or another fence → [`LockLost`](StoreError::LockLost);
+/// 2. the row's lock is another session's → [`LockLost`](StoreError::LockLost);
+/// 3. `seq` equals the row's → this very write has already landed: success, nothing changes (also when it was the
+///    write that released the lock);
+/// 4. `seq` is lower than the row's → [`Superseded`](StoreError::Superseded);
+/// 5. the lock is free → [`LockLost`](StoreError::LockLost);
+/// 6. otherwise it is accepted: the document (if any) replaces the stored one, `version` goes up by one, `last_seq`
+///    becomes `seq`, and the lock is kept or released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Whose record.
+    pub player: PlayerId,
+    /// The session's lock.
+    pub lock: LockId,
+    /// The session's fence.
+    pub fence: u64,
+    /// Counts the session's writes from 1; the same in every attempt of one write.
+    pub seq: u64,
+    /// The new document, or `None` to leave the stored one as it is.
+    pub document: Option<Bytes>,
+    /// What becomes of the lock.
+    pub then: Then,
+}
+
+/// What becomes of the lock after a [`Write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The session goes on.
+    Keep,
+    /// The session is over: the lock is free afterwards.
+    Release,
+}
+
+/// A commit that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The records' versions after the commit, in the order of [`Commit::writes`]; for a write that had landed before,
+    /// the version that its record has by now.
+    pub versions: Vec<u64>,
+}
+
+/// A player's row, as [`Store::peek`] saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose record.
+    pub player: PlayerId,
+    /// How many commits the record has seen.
+    pub version: u64,
+    /// How many locks were ever granted on it.
+    pub fence: u64,
+    /// The sequence number of the last accepted write of the current (or last) session.
+    pub last_seq: u64,
+    /// Who holds the lock, if anybody does.
+    pub lock: Option<LockHolder>,
+    /// The stored document; `None` when none was ever saved.
+    pub document: Option<Bytes>,
+    /// When the row was created: milliseconds since the Unix epoch. For people; nothing is decided by it.
+    pub created_at: i64,
+    /// When a document was last saved, likewise.
+    pub saved_at: Option<i64>,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockHolder {
+    /// The lock's id.
+    pub lock: LockId,
+    /// The lease that it hangs on.
+    pub server: ServerId,
+    /// That server's name; `None` when it has no row any more, in which case the lock is as good as free.
+    pub name: Option<String>,
+}
+
+/// Why a store did not do what it was asked.
+///
+/// Its `Debug` form is the same sentence as its `Display` form, since that is what a `main() -> Result` prints.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another session holds the player's lock. Nothing changed. Ask again later.
+    #[error("player {player} is in a session on server `{}`", holder.name.as_deref().unwrap_or("unknown"))]
+    SessionLocked {
+        /// Whose lock.
+        player: PlayerId,
+        /// Who holds it.
+        holder: LockHolder,
+    },
+    /// The write's lock or fence is not the record's: another server has taken the player over. Nothing changed, and no
+    /// later write of this session can succeed: end it.
+    #[error("the session lock of player {player} was lost: another server has taken it over")]
+    LockLost {
+        /// Whose lock.
+        player: PlayerId,
+    },
+    /// A newer write of the same session has already landed. Nothing changed; forget this one.
+    #[error("a newer save of player {player} has already landed")]
+    Superseded {
+        /// Whose record.
+        player: PlayerId,
+    },
+    /// The store could not be reached or gave no answer. The request may or may not have taken effect. Repeat it as it
+    /// is: a repetition never doubles an effect.
+    #[error("the player data store is unavailable: {message}")]
+    Unavailable {
+        /// What happened, and what to do about it.
+        message: String,
+    },
+    /// What is stored cannot be read. Nothing changed. Repeating it won't help; the bytes are left as they are for
+    /// somebody to look at.
+    #[error("stored player data is corrupt: {message}")]
+    Corrupt {
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The request can never succeed as it is. Nothing changed; don't repeat it.
+    #[error("the player data store rejected the request: {message}")]
+    Rejected {
+        /// Why, and what to do about it.
+        message: String,
+    },
+    /// Another live server has this server's name. Give each server a name of its own.
+    #[error("another running server is already named `{name}`: give each server a name of its own")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl StoreError {
+    /// Shorthand for [`StoreError::Unavailable`].
+    pub fn unavailable(message: impl fmt::Display) -> Self {
+        Self::Unavailable {
+            message: message.to_string(),
+        }
+    }
+
+    /// Shorthand for [`StoreError::Corrupt`].
+    pub fn corrupt(message: impl fmt::Display) -> Self {
+        Self::Corrupt {
+            message: message.to_string(),
+        }
+    }
+
+    /// Shorthand for [`StoreError::Rejected`].
+    pub fn rejected(message: impl fmt::Display) -> Self {
+        Self::Rejected {
+            message: message.to_string(),
+        }
+    }
+
+    /// Whether repeating the request as it is may succeed.
+    #[must_use]
+    pub const fn is_worth_a_retry(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Milliseconds since the Unix epoch, for the columns that people read. The clock may be wrong; nothing is decided by it.
+fn now() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,42 @@
+//! A shared store is a store: whoever takes `impl Store` also takes an `Arc<dyn Store>`.
+
+use std::sync::Arc;
+
+use super::{
+    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, Store, StoreError,
+};
+use crate::id::PlayerId;
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        (**self).lease(lease)
+    }
+
+    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        (**self).retire(server)
+    }
+
+    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
+        (**self).acquire(acquire)
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        (**self).commit(commit)
+    }
+
+    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        (**self).peek(player)
+    }
+
+    fn list(
+        &self,
+        after: Option<PlayerId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
+        (**self).list(after, limit)
+    }
+
+    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        (**self).erase(player)
+    }
+}

@@ -1,0 +1,294 @@
+//! A store in memory, for tests and for games that need nothing to outlive the process.
+//!
+//! The module owns [`MemoryStore`]. It promises the same rules and the same refusals as every other store, and, like
+//! an operating system's file lock, that a server's name is given back when the last handle of its connection is
+//! dropped. Nothing survives the last handle of all.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, ServerLease, Store,
+    StoreError, now,
+    rules::{self, Grant, LockState, Verdict},
+};
+use crate::id::PlayerId;
+
+/// A [`Store`] whose rows live in memory.
+///
+/// A clone is another handle of the same *connection*; [`connect`](Self::connect) opens another connection to the same
+/// rows, as another server process would. Dropping a connection's last handle without [`Store::retire`] is what a
+/// crash is to a database: the rows stay as they are, and the names that its servers held can be proven dead.
+///
+/// ```
+/// use bevy_player_data::store::{Lease, MemoryStore, ServerId, Store, StoreError};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let boot = || Lease { server: ServerId::random(), name: "arena".to_owned() };
+///
+/// let rows = MemoryStore::default();          // stays with the test, to look at the rows
+/// let server = rows.connect();                // goes into the app
+/// server.lease(boot()).await.unwrap();
+///
+/// let successor = rows.connect();
+/// let refused = successor.lease(boot()).await.unwrap_err();
+/// assert_eq!(refused, StoreError::NameTaken { name: "arena".to_owned() });
+///
+/// drop(server);                               // the crash
+/// assert_eq!(successor.lease(boot()).await.unwrap().servers.len(), 1);
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    connection: Arc<Connection>,
+}
+
+/// What a process is to a database: the owner of its servers' names.
+#[derive(Default)]
+struct Connection {
+    id: u64,
+    tables: Arc<Mutex<Tables>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    players: BTreeMap<PlayerId, Row>,
+    servers: BTreeMap<ServerId, Beat>,
+    /// Which boot has which name, and on which connection. The equivalent of a file lock: not a row.
+    names: HashMap<String, NameHold>,
+    /// The id of the newest connection.
+    connections: u64,
+}
+
+struct Row {
+    state: LockState,
+    created_at: i64,
+    saved_at: Option<i64>,
+    document: Option<Bytes>,
+}
+
+struct Beat {
+    name: String,
+    beat: u64,
+}
+
+#[derive(PartialEq, Eq)]
+struct NameHold {
+    server: ServerId,
+    connection: u64,
+}
+
+impl MemoryStore {
+    /// Another connection to the same rows, as another server process would have it.
+    #[must_use]
+    pub fn connect(&self) -> Self {
+        let id = {
+            let mut tables = self.connection.tables();
+            tables.connections += 1;
+            tables.connections
+        };
+        Self {
+            connection: Arc::new(Connection {
+                id,
+                tables: Arc::clone(&self.connection.tables),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("connection", &self.connection.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for MemoryStore {
+    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        Box::pin(async move { self.connection.tables().lease(self.connection.id, lease) })
+    }
+
+    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let hold = NameHold {
+                server,
+                connection: self.connection.id,
+            };
+            let mut tables = self.connection.tables();
+            tables.servers.remove(&server);
+            tables.names.retain(|_, held| *held != hold);
+            Ok(())
+        })
+    }
+
+    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
+        Box::pin(async move { self.connection.tables().acquire(&acquire) })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        Box::pin(async move { self.connection.tables().commit(commit) })
+    }
+
+    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().peek(player)) })
+    }
+
+    fn list(
+        &self,
+        after: Option<PlayerId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
+        Box::pin(async move {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let tables = self.connection.tables();
+            Ok(tables
+                .players
+                .range((start, Bound::Unbounded))
+                .take(limit)
+                .map(|(&player, _)| player)
+                .collect())
+        })
+    }
+
+    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { self.connection.tables().erase(player) })
+    }
+}
+
+impl Connection {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Every request judges first and changes afterwards, so a panic in between leaves nothing half done.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.tables().names.retain(|_, held| held.connection != self.id);
+    }
+}
+
+impl Tables {
+    fn lease(&mut self, connection: u64, Lease { server, name }: Lease) -> Result<Leases, StoreError> {
+        rules::check_name(
+            server,
+            self.servers.get(&server).map(|row| row.name.as_str()),
+            &name,
+        )?;
+        let hold = NameHold { server, connection };
+        if self.names.get(&name).is_some_and(|held| *held != hold) {
+            return Err(StoreError::NameTaken { name });
+        }
+        self.names.insert(name.clone(), hold);
+        // The name was free, or ours: whoever else has a row with it is dead.
+        self.servers
+            .retain(|&other, row| other == server || row.name != name);
+        self.servers.entry(server).or_insert(Beat { name, beat: 0 }).beat += 1;
+        Ok(Leases {
+            servers: self
+                .servers
+                .keys()
+                .filter_map(|&server| self.lease_of(server))
+                .collect(),
+        })
+    }
+
+    fn lease_of(&self, server: ServerId) -> Option<ServerLease> {
+        let row = self.servers.get(&server)?;
+        Some(ServerLease {
+            server,
+            name: row.name.clone(),
+            beat: row.beat,
+        })
+    }
+
+    fn acquire(&mut self, acquire: &Acquire) -> Result<Acquired, StoreError> {
+        rules::check_acquire(acquire)?;
+        if !self.servers.contains_key(&acquire.server) {
+            return Err(rules::no_lease(acquire.server));
+        }
+        let state = self
+            .players
+            .get(&acquire.player)
+            .map(|row| row.state)
+            .unwrap_or_default();
+        let lease = state.held.and_then(|held| self.lease_of(held.server));
+        let grant = rules::judge_acquire(state, lease, acquire)?;
+
+        let row = self.players.entry(acquire.player).or_insert_with(|| Row {
+            state,
+            created_at: now(),
+            saved_at: None,
+            document: None,
+        });
+        let taken_from = match grant {
+            Grant::Again => None,
+            Grant::Anew { state, taken_from } => {
+                row.state = state;
+                taken_from
+            }
+        };
+        Ok(Acquired {
+            fence: row.state.fence,
+            version: row.state.version,
+            document: row.document.clone(),
+            taken_from,
+        })
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<Committed, StoreError> {
+        rules::check_commit(&commit)?;
+        let verdicts = commit
+            .writes
+            .iter()
+            .map(|write| rules::judge_write(self.players.get(&write.player).map(|row| row.state), write))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let mut versions = Vec::with_capacity(verdicts.len());
+        for (write, verdict) in commit.writes.into_iter().zip(verdicts) {
+            let row = self
+                .players
+                .get_mut(&write.player)
+                .expect("a write without a row was refused above");
+            if let Verdict::Accepted(state) = verdict {
+                row.state = state;
+                if let Some(document) = write.document {
+                    row.document = Some(document);
+                    row.saved_at = Some(now());
+                }
+            }
+            versions.push(row.state.version);
+        }
+        Ok(Committed { versions })
+    }
+
+    fn peek(&self, player: PlayerId) -> Option<Record> {
+        let row = self.players.get(&player)?;
+        let name = |server| self.servers.get(&server).map(|row| row.name.clone());
+        Some(Record {
+            player,
+            version: row.state.version,
+            fence: row.state.fence,
+            last_seq: row.state.last_seq,
+            lock: row.state.held.map(|held| held.holder(name(held.server))),
+            document: row.document.clone(),
+            created_at: row.created_at,
+            saved_at: row.saved_at,
+        })
+    }
+
+    fn erase(&mut self, player: PlayerId) -> Result<bool, StoreError> {
+        let held = self.players.get(&player).and_then(|row| row.state.held);
+        let name = held
+            .and_then(|held| self.servers.get(&held.server))
+            .map(|row| row.name.clone());
+        rules::check_erase(player, held, name)?;
+        Ok(self.players.remove(&player).is_some())
+    }
+}

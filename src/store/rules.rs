@@ -1,0 +1,208 @@
+//! The rules by which every store judges a request, as pure functions over what its transaction has read.
+//!
+//! The module owns the order of judgement that [`Write`] and [`Store::acquire`](super::Store::acquire) document, so
+//! that no two stores can differ in it. It promises to change nothing; reading the row before and writing it
+//! afterwards, in the same transaction, is left to the store.
+
+use std::collections::HashSet;
+
+use super::{Acquire, Commit, LockHolder, LockId, ServerId, ServerLease, StoreError, Then, Write};
+use crate::id::PlayerId;
+
+/// The largest fence, version or sequence number: what fits into the signed 64-bit integers of SQL.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// The part of a player's row that locks and writes are judged by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LockState {
+    pub(super) version: u64,
+    pub(super) fence: u64,
+    pub(super) last_seq: u64,
+    pub(super) held: Option<Held>,
+}
+
+/// A lock that is not free, as the row spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) lock: LockId,
+    pub(super) server: ServerId,
+}
+
+/// How a lock is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// It was this very lock already: nothing is to be changed.
+    Again,
+    /// The row is to become `state`.
+    Anew {
+        state: LockState,
+        /// The name of the server that it was taken from.
+        taken_from: Option<String>,
+    },
+}
+
+/// What an acceptable write does to its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has landed before: nothing is to be changed.
+    Landed,
+    /// The row is to become this state, with the write's document.
+    Accepted(LockState),
+}
+
+impl Held {
+    /// For people: with the name of the server, when that has a row.
+    pub(super) fn holder(self, name: Option<String>) -> LockHolder {
+        LockHolder {
+            lock: self.lock,
+            server: self.server,
+            name,
+        }
+    }
+}
+
+/// Refuses an acquire that no state of the store could make valid.
+pub(super) fn check_acquire(acquire: &Acquire) -> Result<(), StoreError> {
+    if acquire.lock.into_bytes() == [0; 16] {
+        return Err(StoreError::rejected(
+            "a lock id of all zeros means `free`: use `LockId::random`",
+        ));
+    }
+    Ok(())
+}
+
+/// The answer to an acquire whose own server has no row: a lock that hung on it would be free for everybody.
+pub(super) fn no_lease(server: ServerId) -> StoreError {
+    StoreError::unavailable(format_args!(
+        "server {server} has no lease; its next beat renews it"
+    ))
+}
+
+/// Judges an acquire on a row in `state`; `lease` is the row of the server that holds its lock, if that has one.
+pub(super) fn judge_acquire(
+    state: LockState,
+    lease: Option<ServerLease>,
+    acquire: &Acquire,
+) -> Result<Grant, StoreError> {
+    let taken_from = match (state.held, lease) {
+        (None, _) => None,
+        (Some(held), _) if held.lock == acquire.lock && held.server == acquire.server => {
+            return Ok(Grant::Again);
+        }
+        (Some(_), None) => None,
+        (Some(held), Some(lease)) if may_take_over(held, &lease, acquire) => Some(lease.name),
+        (Some(held), Some(lease)) => {
+            return Err(StoreError::SessionLocked {
+                player: acquire.player,
+                holder: held.holder(Some(lease.name)),
+            });
+        }
+    };
+    let state = LockState {
+        version: state.version,
+        fence: next(state.fence, "fence", acquire.player)?,
+        last_seq: 0,
+        held: Some(Held {
+            lock: acquire.lock,
+            server: acquire.server,
+        }),
+    };
+    Ok(Grant::Anew { state, taken_from })
+}
+
+fn may_take_over(held: Held, lease: &ServerLease, acquire: &Acquire) -> bool {
+    let orphaned = held.server == acquire.server && acquire.orphan == Some(held.lock);
+    let lapsed = acquire
+        .lapsed
+        .iter()
+        .any(|lapsed| lapsed.server == held.server && lapsed.beat == lease.beat);
+    orphaned || lapsed
+}
+
+/// Refuses a commit that no state of the store could make valid.
+pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
+    let mut players = HashSet::with_capacity(commit.writes.len());
+    for write in &commit.writes {
+        let player = write.player;
+        if !players.insert(player) {
+            return Err(StoreError::rejected(format_args!(
+                "player {player} is written twice in one commit: merge the two writes"
+            )));
+        }
+        // The row counts from zero: a zero here would pass for a write that has already landed.
+        if write.seq == 0 || write.seq > LARGEST {
+            let seq = write.seq;
+            return Err(StoreError::rejected(format_args!(
+                "the sequence number {seq} of a write for player {player} is not between 1 and {LARGEST}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Judges a write on its player's row, in the order that [`Write`] documents.
+pub(super) fn judge_write(row: Option<LockState>, write: &Write) -> Result<Verdict, StoreError> {
+    let player = write.player;
+    let lost = StoreError::LockLost { player };
+    let Some(state) = row.filter(|state| state.fence == write.fence) else {
+        return Err(lost);
+    };
+    if state.held.is_some_and(|held| held.lock != write.lock) {
+        return Err(lost);
+    }
+    if write.seq == state.last_seq {
+        return Ok(Verdict::Landed);
+    }
+    if write.seq < state.last_seq {
+        return Err(StoreError::Superseded { player });
+    }
+    if state.held.is_none() {
+        return Err(lost);
+    }
+    Ok(Verdict::Accepted(LockState {
+        version: next(state.version, "version", player)?,
+        fence: state.fence,
+        last_seq: write.seq,
+        held: match write.then {
+            Then::Keep => state.held,
+            Then::Release => None,
+        },
+    }))
+}
+
+/// Refuses to erase a player whose lock hangs on a server that has a row; `name` is that server's.
+pub(super) fn check_erase(
+    player: PlayerId,
+    held: Option<Held>,
+    name: Option<String>,
+) -> Result<(), StoreError> {
+    match (held, name) {
+        (Some(held), Some(name)) => Err(StoreError::SessionLocked {
+            player,
+            holder: held.holder(Some(name)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a lease under a name other than the one that the server's row already has.
+pub(super) fn check_name(server: ServerId, registered: Option<&str>, name: &str) -> Result<(), StoreError> {
+    match registered {
+        Some(registered) if registered != name => Err(StoreError::rejected(format_args!(
+            "server {server} is registered as `{registered}` and cannot become `{name}`: a name lasts for a whole boot"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// One more, for a number that must never go back to a smaller one.
+fn next(number: u64, what: &str, player: PlayerId) -> Result<u64, StoreError> {
+    number
+        .checked_add(1)
+        .filter(|&next| next <= LARGEST)
+        .ok_or_else(|| {
+            StoreError::corrupt(format_args!(
+                "the {what} of player {player} has reached {number}, the last one"
+            ))
+        })
+}

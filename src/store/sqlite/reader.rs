@@ -1,0 +1,93 @@
+//! The thread that owns the read connection: looking at rows without ever holding the writer up.
+
+use std::{path::Path, sync::mpsc};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    super::{Record, StoreError},
+    error::Failure,
+    row::{LOCK_COLUMNS, column, document, lock_columns, lock_state},
+    worker::Worker,
+};
+use crate::id::PlayerId;
+
+/// What the thread takes on: a request that answers by itself.
+type Read = Box<dyn FnOnce(&Connection, &Path) + Send>;
+
+/// The handle to the thread.
+pub(super) struct Reader(Worker<Read>);
+
+impl Reader {
+    pub(super) fn start(connection: Connection, path: &Path) -> Result<Self, StoreError> {
+        let owned = path.to_owned();
+        let serve = move |queue: mpsc::Receiver<Read>| {
+            for read in queue {
+                read(&connection, &owned);
+            }
+        };
+        Worker::start("player data reader", path, serve).map(Self)
+    }
+
+    /// Answers with what `read` finds.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0
+            .ask(|reply| {
+                Box::new(move |connection: &Connection, path: &Path| {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(read(connection).map_err(|failure| failure.explain(path)));
+                }) as Read
+            })
+            .await
+    }
+}
+
+/// A player's row with the name of the server that holds its lock, as one statement (so one snapshot) sees them.
+pub(super) fn peek(connection: &Connection, player: PlayerId) -> Result<Option<Record>, Failure> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        lock_columns!(),
+        ", (SELECT name FROM servers WHERE boot_id = server), created_at, saved_at, document
+         FROM players WHERE player_id = ?1"
+    ))?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let whose = format_args!("player {player}");
+        let state = lock_state(row, 0, whose)?;
+        let name: Option<String> = column(row, LOCK_COLUMNS, whose)?;
+        Ok(Record {
+            player,
+            version: state.version,
+            fence: state.fence,
+            last_seq: state.last_seq,
+            lock: state.held.map(|held| held.holder(name)),
+            created_at: column(row, LOCK_COLUMNS + 1, whose)?,
+            saved_at: column(row, LOCK_COLUMNS + 2, whose)?,
+            document: document(row, LOCK_COLUMNS + 3, whose)?,
+        })
+    };
+    statement
+        .query_row([player.into_bytes()], |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+/// Up to `limit` ids after `after`, ascending (SQLite compares blobs byte by byte, as ids are compared).
+pub(super) fn list(
+    connection: &Connection,
+    after: Option<PlayerId>,
+    limit: usize,
+) -> Result<Vec<PlayerId>, Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT player_id FROM players WHERE player_id > ?1 ORDER BY player_id LIMIT ?2")?;
+    // The empty blob comes before all others.
+    let after = after.map_or_else(Vec::new, |player| player.into_bytes().to_vec());
+    let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut players = Vec::new();
+    while let Some(row) = rows.next()? {
+        players.push(PlayerId::from_bytes(column(row, 0, "a player")?));
+    }
+    Ok(players)
+}

@@ -1,0 +1,266 @@
+//! What each request does inside the writer's transaction.
+//!
+//! Every method reads the rows it needs, lets [`rules`](super::super::rules) judge, and writes what was granted. None
+//! begins or ends a transaction: when one fails, the writer undoes what it has done.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
+
+use super::{
+    super::{
+        Acquire, Acquired, Commit, Committed, Lease, Leases, ServerId, ServerLease, Write, now,
+        rules::{self, Grant, LockState, Verdict},
+    },
+    error::Failure,
+    names::Names,
+    row::{column, count, document, lock_and_server, lock_columns, lock_state},
+};
+use crate::id::PlayerId;
+
+/// The tables, inside a transaction.
+pub(super) struct Tables<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) names: &'a mut Names,
+    pub(super) path: &'a Path,
+}
+
+/// A player's row: where it is, and what it is judged by.
+#[derive(Clone, Copy)]
+struct Found {
+    rowid: i64,
+    state: LockState,
+}
+
+impl Tables<'_> {
+    pub(super) fn lease(&mut self, Lease { server, name }: &Lease) -> Result<Leases, Failure> {
+        let registered = self.lease_of(*server)?;
+        rules::check_name(
+            *server,
+            registered.as_ref().map(|lease| lease.name.as_str()),
+            name,
+        )?;
+        self.names.take(name, *server)?;
+        let boot_id = server.into_bytes();
+        // Nobody else holds the name's lock, so whoever else has a row with this name is dead.
+        self.execute(
+            "DELETE FROM servers WHERE name = ?1 AND boot_id <> ?2",
+            (name, boot_id),
+        )?;
+        self.execute(
+            "INSERT INTO servers (boot_id, name, started_at, beat) VALUES (?1, ?2, ?3, 1)
+             ON CONFLICT (boot_id) DO UPDATE SET beat = beat + 1",
+            (boot_id, name, now()),
+        )?;
+        self.leases()
+    }
+
+    pub(super) fn retire(&mut self, server: ServerId) -> Result<(), Failure> {
+        self.execute("DELETE FROM servers WHERE boot_id = ?1", [server.into_bytes()])?;
+        self.names.give_back(server);
+        Ok(())
+    }
+
+    pub(super) fn acquire(&mut self, acquire: &Acquire) -> Result<Acquired, Failure> {
+        rules::check_acquire(acquire)?;
+        if self.lease_of(acquire.server)?.is_none() {
+            return Err(rules::no_lease(acquire.server).into());
+        }
+        let found = self.find(acquire.player)?;
+        let state = found.map(|found| found.state).unwrap_or_default();
+        let lease = match state.held {
+            Some(held) => self.lease_of(held.server)?,
+            None => None,
+        };
+        let (state, taken_from) = match rules::judge_acquire(state, lease, acquire)? {
+            Grant::Again => (state, None),
+            Grant::Anew { state, taken_from } => {
+                match found {
+                    Some(found) => self.set_state(found.rowid, state)?,
+                    None => self.insert(acquire.player, state)?,
+                }
+                (state, taken_from)
+            }
+        };
+        let document = match found {
+            Some(found) => self.document(found.rowid, acquire.player)?,
+            None => None,
+        };
+        Ok(Acquired {
+            fence: state.fence,
+            version: state.version,
+            document,
+            taken_from,
+        })
+    }
+
+    pub(super) fn commit(&mut self, commit: &Commit) -> Result<Committed, Failure> {
+        rules::check_commit(commit)?;
+        let mut versions = Vec::with_capacity(commit.writes.len());
+        for write in &commit.writes {
+            versions.push(self.write(write)?);
+        }
+        Ok(Committed { versions })
+    }
+
+    pub(super) fn erase(&mut self, player: PlayerId) -> Result<bool, Failure> {
+        let Some(found) = self.find(player)? else {
+            return Ok(false);
+        };
+        let lease = match found.state.held {
+            Some(held) => self.lease_of(held.server)?,
+            None => None,
+        };
+        rules::check_erase(player, found.state.held, lease.map(|lease| lease.name))?;
+        self.execute("DELETE FROM players WHERE rowid = ?1", [found.rowid])?;
+        Ok(true)
+    }
+
+    /// Applies one write; an error undoes the writes before it together with it.
+    fn write(&self, write: &Write) -> Result<u64, Failure> {
+        let found = self.find(write.player)?;
+        let verdict = rules::judge_write(found.map(|found| found.state), write)?;
+        let Some(Found { rowid, state }) = found else {
+            unreachable!("a write without a row is refused");
+        };
+        let Verdict::Accepted(state) = verdict else {
+            return Ok(state.version);
+        };
+        match &write.document {
+            Some(document) => self.save(rowid, state, document)?,
+            None => self.set_state(rowid, state)?,
+        }
+        Ok(state.version)
+    }
+
+    fn find(&self, player: PlayerId) -> Result<Option<Found>, Failure> {
+        self.first(
+            concat!(
+                "SELECT rowid, ",
+                lock_columns!(),
+                " FROM players WHERE player_id = ?1"
+            ),
+            [player.into_bytes()],
+            |row| {
+                let whose = format_args!("player {player}");
+                Ok(Found {
+                    rowid: column(row, 0, whose)?,
+                    state: lock_state(row, 1, whose)?,
+                })
+            },
+        )
+    }
+
+    fn document(&self, rowid: i64, player: PlayerId) -> Result<Option<Bytes>, Failure> {
+        let sql = "SELECT document FROM players WHERE rowid = ?1";
+        let found = self.first(sql, [rowid], |row| {
+            document(row, 0, format_args!("player {player}"))
+        })?;
+        Ok(found.flatten())
+    }
+
+    fn insert(&self, player: PlayerId, state: LockState) -> Result<(), Failure> {
+        let (lock_id, server) = lock_and_server(state.held);
+        self.execute(
+            "INSERT INTO players (player_id, version, fence, last_seq, lock_id, server, created_at)
+             VALUES (:player_id, :version, :fence, :last_seq, :lock_id, :server, :created_at)",
+            named_params! {
+                ":player_id": player.into_bytes(),
+                ":version": sql(state.version)?,
+                ":fence": sql(state.fence)?,
+                ":last_seq": sql(state.last_seq)?,
+                ":lock_id": lock_id,
+                ":server": server,
+                ":created_at": now(),
+            },
+        )
+    }
+
+    fn set_state(&self, rowid: i64, state: LockState) -> Result<(), Failure> {
+        let (lock_id, server) = lock_and_server(state.held);
+        self.execute(
+            "UPDATE players SET version = :version, fence = :fence, last_seq = :last_seq, lock_id = :lock_id,
+                 server = :server
+             WHERE rowid = :rowid",
+            named_params! {
+                ":version": sql(state.version)?,
+                ":fence": sql(state.fence)?,
+                ":last_seq": sql(state.last_seq)?,
+                ":lock_id": lock_id,
+                ":server": server,
+                ":rowid": rowid,
+            },
+        )
+    }
+
+    fn save(&self, rowid: i64, state: LockState, document: &Bytes) -> Result<(), Failure> {
+        let (lock_id, server) = lock_and_server(state.held);
+        self.execute(
+            "UPDATE players SET version = :version, fence = :fence, last_seq = :last_seq, lock_id = :lock_id,
+                 server = :server, saved_at = :saved_at, document = :document
+             WHERE rowid = :rowid",
+            named_params! {
+                ":version": sql(state.version)?,
+                ":fence": sql(state.fence)?,
+                ":last_seq": sql(state.last_seq)?,
+                ":lock_id": lock_id,
+                ":server": server,
+                ":saved_at": now(),
+                ":document": document.as_ref(),
+                ":rowid": rowid,
+            },
+        )
+    }
+
+    fn leases(&self) -> Result<Leases, Failure> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT boot_id, name, beat FROM servers ORDER BY boot_id")?;
+        let mut rows = statement.query([])?;
+        let mut servers = Vec::new();
+        while let Some(row) = rows.next()? {
+            servers.push(server_lease(row)?);
+        }
+        Ok(Leases { servers })
+    }
+
+    fn lease_of(&self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
+        let sql = "SELECT boot_id, name, beat FROM servers WHERE boot_id = ?1";
+        self.first(sql, [server.into_bytes()], server_lease)
+    }
+
+    /// Reads the one row that a query finds, if any.
+    fn first<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement
+            .query_row(params, |row| Ok(read(row)))
+            .optional()?
+            .transpose()
+    }
+
+    fn execute(&self, sql: &str, params: impl Params) -> Result<(), Failure> {
+        self.connection.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+}
+
+fn server_lease(row: &Row<'_>) -> Result<ServerLease, Failure> {
+    let whose = "a row of `servers`";
+    Ok(ServerLease {
+        server: ServerId::from_bytes(column(row, 0, whose)?),
+        name: column(row, 1, whose)?,
+        beat: count(row, 2, whose)?,
+    })
+}
+
+/// A number as SQL stores it.
+fn sql(number: u64) -> Result<i64, Failure> {
+    i64::try_from(number)
+        .map_err(|_| Failure::Malformed(format!("the number {number} does not fit a column")))
+}

@@ -1,0 +1,127 @@
+//! A thread that owns a database connection, and the channel over which it is asked.
+//!
+//! It promises that asking never hangs and never panics: when the thread is gone, the answer is
+//! [`StoreError::Unavailable`]. Dropping the worker lets the thread finish what is queued and waits for its end.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use super::super::StoreError;
+
+/// Where the answer to one request goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The handle to such a thread; `J` is what it takes on.
+pub(super) struct Worker<J> {
+    /// `None` once the worker is being dropped.
+    jobs: Option<mpsc::Sender<J>>,
+    thread: Option<thread::JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl<J: Send + 'static> Worker<J> {
+    /// Starts a thread that runs `work` until there are no more jobs.
+    pub(super) fn start(
+        name: &str,
+        path: &Path,
+        work: impl FnOnce(mpsc::Receiver<J>) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(queue))
+            .map_err(|error| {
+                StoreError::unavailable(format_args!(
+                    "a thread for `{}` cannot be started ({error}): end other processes or raise the limit",
+                    path.display()
+                ))
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Queues the job that `make` builds around a [`Reply`], and waits for what it replies.
+    pub(super) async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> J) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self
+            .jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.send(make(reply)).is_ok());
+        if !sent {
+            return Err(self.gone());
+        }
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn gone(&self) -> StoreError {
+        StoreError::unavailable(format_args!(
+            "the thread that serves `{}` has died, see the log for its panic: restart this server",
+            self.path.display()
+        ))
+    }
+}
+
+impl<J> Drop for Worker<J> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The thread itself gets here if an answer's waker drops the last handle; it then ends on its own.
+        if let Some(thread) = self
+            .thread
+            .take_if(|thread| thread.thread().id() != thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that served `{}` had panicked", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_whose_thread_panics_answers_unavailable_and_never_hangs() {
+        let worker = Worker::<Reply<()>>::start("test", Path::new("players.db"), |queue| {
+            let _in_hand = queue.recv();
+            panic!("injected");
+        })
+        .unwrap();
+        let in_hand = worker.ask(|reply| reply).await.unwrap_err();
+        assert!(
+            in_hand.is_worth_a_retry(),
+            "the request in hand was answered with: {in_hand}"
+        );
+        let later = worker.ask(|reply| reply).await.unwrap_err();
+        assert!(
+            later.is_worth_a_retry(),
+            "a request to a dead thread was answered with: {later}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dropped_worker_finishes_what_is_queued() {
+        let (done, finished) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let worker = Worker::<u32>::start("test", Path::new("players.db"), move |queue| {
+            let _ = wait.recv();
+            for job in queue {
+                let _ = done.send(job);
+            }
+        })
+        .unwrap();
+        for job in 0..3 {
+            worker.jobs.as_ref().unwrap().send(job).unwrap();
+        }
+        go.send(()).unwrap();
+        drop(worker);
+        assert_eq!(finished.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}
