@@ -1,0 +1,167 @@
+//! No lock stays behind: what becomes of acquires that were abandoned, lost or late.
+//!
+//! An attempt that was not answered may have been granted, or may yet be. The module settles both: at once, inside
+//! the slot of the load, by asking for the very same lock again ([`release_if_granted`]); and later, on stores that answer
+//! over a network, by looking again at each beat for at least one TTL ([`look_for_late_locks`]). It releases only
+//! locks that nobody in this process answers for.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tracing::{debug, info, warn};
+
+use super::{
+    Sessions,
+    commit::Hold,
+    queue::{Turn, catch_panic},
+};
+use crate::{
+    id::PlayerId,
+    store::{Acquire, Acquired, Commit, LockId, StoreError, Then},
+};
+
+/// The number of a session's first write.
+pub(super) const FIRST_SEQ: u64 = 1;
+
+/// Locks that an unanswered attempt may still bring about.
+#[derive(Default)]
+pub(super) struct Suspects {
+    locks: Mutex<HashMap<LockId, Suspect>>,
+    /// Held while looking, so that a slow store is not asked twice at a time.
+    looking: AsyncMutex<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Suspect {
+    player: PlayerId,
+    /// A look at this time or later that finds nothing ends the suspicion.
+    until: Instant,
+}
+
+impl Suspects {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LockId, Suspect>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes one attempt to acquire. One that gets no answer makes its lock a suspect.
+pub(super) async fn attempt(sessions: &Sessions, acquire: Acquire) -> Result<Acquired, StoreError> {
+    let inner = &sessions.inner;
+    let (player, lock) = (acquire.player, acquire.lock);
+    let call = inner.settings.retry.attempt(inner.store.acquire(acquire));
+    let answer = catch_panic(call)
+        .await
+        .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)));
+    if answer.as_ref().is_err_and(StoreError::is_worth_a_retry) {
+        let until = Instant::now() + inner.settings.lease_ttl;
+        inner.suspects.lock().insert(lock, Suspect { player, until });
+    }
+    answer
+}
+
+/// Settles a load that ends without a session. If one of its attempts was not answered, it asks for the same lock again,
+/// which any store answers after the earlier attempts that reached it, and gives back what it gets.
+///
+/// Nothing that is queued behind runs before this is known, so a rejoin does not meet our own lock.
+pub(super) async fn release_if_granted(sessions: &Sessions, player: PlayerId, lock: LockId, turn: &mut Turn) {
+    let inner = &sessions.inner;
+    if !inner.suspects.lock().contains_key(&lock) {
+        return;
+    }
+    let request = Acquire {
+        player,
+        lock,
+        server: inner.server,
+        lapsed: Vec::new(),
+        orphan: None,
+    };
+    let policy = inner.settings.retry.unlimited();
+    match policy.retry(turn, || attempt(sessions, request.clone())).await {
+        Ok(Acquired { fence, .. }) => {
+            release(sessions, Hold { player, lock, fence }, FIRST_SEQ, turn).await;
+        }
+        Err(error) => debug!("the abandoned load holds no lock: {error}"),
+    }
+}
+
+/// Gives a lock back, and tries until it is known to be free.
+pub(super) async fn release(sessions: &Sessions, hold: Hold, seq: u64, turn: &mut Turn) {
+    let inner = &sessions.inner;
+    let commit = Commit::from(hold.write(seq, None, Then::Release));
+    let policy = inner.settings.retry.unlimited();
+    match policy.retry(turn, || inner.store.commit(commit.clone())).await {
+        Ok(_) | Err(StoreError::LockLost { .. }) => {}
+        Err(error) => warn!(
+            "the session lock of player {} could not be given back: {error}",
+            hold.player
+        ),
+    }
+}
+
+/// Looks whether an attempt came into effect after it had been settled, and gives such a lock back.
+///
+/// It doesn't go through the queue: a lock that nobody answers for is in nobody's way but a load's, and a load that
+/// meets it takes it over, after which releasing it is refused and changes nothing.
+pub(super) async fn look_for_late_locks(sessions: &Sessions) {
+    let inner = &sessions.inner;
+    let Ok(_looking) = inner.suspects.looking.try_lock() else {
+        return;
+    };
+    let suspects: Vec<_> = inner
+        .suspects
+        .lock()
+        .iter()
+        .map(|(&lock, &suspect)| (lock, suspect))
+        .collect();
+    for (lock, suspect) in suspects {
+        if inner.registry.is_in_use(lock) {
+            continue;
+        }
+        let asked = Instant::now();
+        match look(sessions, suspect.player, lock).await {
+            Ok(()) if asked >= suspect.until => forget(sessions, lock, suspect.until),
+            Ok(()) => {}
+            Err(error) => {
+                debug!("could not look for late session locks: {error}");
+                if error.is_worth_a_retry() {
+                    return;
+                }
+                // The record cannot be read at all, so nobody can load it either.
+                forget(sessions, lock, suspect.until);
+            }
+        }
+    }
+}
+
+/// Ends a suspicion, unless another attempt has renewed it meanwhile.
+fn forget(sessions: &Sessions, lock: LockId, until: Instant) {
+    let mut suspects = sessions.inner.suspects.lock();
+    if suspects.get(&lock).is_some_and(|suspect| suspect.until == until) {
+        suspects.remove(&lock);
+    }
+}
+
+async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) -> Result<(), StoreError> {
+    let inner = &sessions.inner;
+    let retry = &inner.settings.retry;
+    let Some(record) = retry.attempt(inner.store.peek(player)).await? else {
+        return Ok(());
+    };
+    if record.lock.is_none_or(|holder| holder.lock != lock) {
+        return Ok(());
+    }
+    info!("a lock of player {player} that was granted late is given back");
+    let hold = Hold {
+        player,
+        lock,
+        fence: record.fence,
+    };
+    let write = hold.write(record.last_seq.saturating_add(1), None, Then::Release);
+    match retry.attempt(inner.store.commit(write.into())).await {
+        Ok(_) | Err(StoreError::LockLost { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
