@@ -1,0 +1,180 @@
+//! The client side: a read-only mirror of the player's own data.
+//!
+//! The module owns the plugin and the mirror: one entity with [`OwnPlayer`](crate::player::OwnPlayer), which carries the
+//! player's public components as the server has them, and on which the same states and entity events occur as on the
+//! server. Writing to it changes nothing but what this client sees until the next update of the component. It leaves the
+//! form of the messages to [`replication`](crate::replication), and needs neither a store nor an async runtime.
+//!
+//! # The life of the mirror
+//!
+//! It is spawned as a [`PlayerLoading`](crate::player::PlayerLoading) when the server first speaks of a player on this
+//! connection, gets all values at once when the load has ended, and is despawned when the session ends, after
+//! [`PlayerSessionEnded`](crate::player::PlayerSessionEnded), or when the connection does. A reconnected client, or a
+//! player whose load starts over, gets a new one. There is none on a host that plays on its own server: an entity with
+//! `OwnPlayer` is there already.
+
+use bevy::{platform::collections::HashSet, prelude::*};
+use bevy_renet::{
+    RenetClient, RenetClientPlugin,
+    netcode::{NetcodeClientPlugin, NetcodeClientTransport},
+};
+
+use crate::{
+    player::{OwnPlayer, PlayerSession, SaveBlocked, SaveError},
+    registry::{self, Registry},
+    replication::{
+        ChannelCheck, PublicTypes, ReplicationSettings, client_channels, warn_about_channels, warn_about_plugin,
+    },
+    systems::{self, PlayerDataSystems},
+};
+
+mod connection;
+mod mirror;
+mod receive;
+
+use connection::Connection;
+
+/// Shows a client its own player's data. Made by [`PlayerDataPlugin::client`](crate::PlayerDataPlugin::client).
+#[derive(Default)]
+pub struct PlayerDataClientPlugin {
+    settings: ReplicationSettings,
+}
+
+impl PlayerDataClientPlugin {
+    /// Replaces the default settings: channels and game version have to be the server's.
+    #[must_use]
+    pub fn with_settings(self, settings: ReplicationSettings) -> Self {
+        Self { settings }
+    }
+}
+
+impl Plugin for PlayerDataClientPlugin {
+    /// # Panics
+    /// When the settings can't work, saying why.
+    fn build(&self, app: &mut App) {
+        self.settings.assert_sound();
+        systems::configure(app);
+        registry::freeze_at_first_update(app);
+        app.insert_resource(ReplicationClient::new(self.settings.clone()))
+            .add_systems(PreStartup, number_public_types.after(registry::freeze_registry))
+            .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
+            .add_observer(take_up_client);
+        // The game may have inserted it before adding the plugin.
+        if let Some(client) = app.world().get_resource::<RenetClient>() {
+            let check = check_channels(client, &self.settings);
+            app.world_mut().resource_mut::<ReplicationClient>().channel = check;
+        }
+    }
+
+    fn finish(&self, app: &mut App) {
+        let missing = if !app.is_plugin_added::<RenetClientPlugin>() {
+            Some("RenetClientPlugin")
+        } else if app.world().contains_resource::<NetcodeClientTransport>()
+            && !app.is_plugin_added::<NetcodeClientPlugin>()
+        {
+            Some("NetcodeClientPlugin")
+        } else {
+            None
+        };
+        app.world_mut().resource_mut::<ReplicationClient>().missing_plugin = missing;
+        if let Some(plugin) = missing
+            && app.world().contains_resource::<RenetClient>()
+        {
+            warn_about_plugin("RenetClient", plugin);
+        }
+    }
+}
+
+/// Triggered on a client that the server refuses, because the two were built with different player data or different
+/// [game versions](ReplicationSettings::game_version). The server disconnects right after.
+#[derive(Event, Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationRefused {
+    /// What doesn't match, to be shown to a developer.
+    pub reason: String,
+}
+
+/// Triggered on a client that the server is about to disconnect.
+#[derive(Event, Clone, Debug, PartialEq, Eq)]
+pub struct DisconnectedByServer {
+    /// Why, to be shown to the player.
+    pub reason: String,
+}
+
+/// On the mirror while the last save of the player's data has failed; gone with the next that succeeds. Meanwhile the
+/// player can't purchase anything, see [`own_player_can_purchase`].
+#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[component(immutable)]
+pub struct LastSaveFailed {
+    reason: SaveError,
+}
+
+impl LastSaveFailed {
+    /// Why it failed.
+    #[must_use]
+    pub const fn reason(&self) -> &SaveError {
+        &self.reason
+    }
+}
+
+/// Run condition: the local player's data is loaded, and neither a load nor a save error stands in the way of a
+/// purchase.
+pub fn own_player_can_purchase(
+    players: Query<(), (With<OwnPlayer>, With<PlayerSession>, Without<SaveBlocked>, Without<LastSaveFailed>)>,
+) -> bool {
+    !players.is_empty()
+}
+
+/// The client's end of the connection.
+#[derive(Resource)]
+struct ReplicationClient {
+    settings: ReplicationSettings,
+    /// Set at the first update.
+    types: Option<PublicTypes>,
+    channel: ChannelCheck,
+    connection: Option<Connection>,
+    /// Whether the `RenetClient` was replaced since the last look at it.
+    is_replaced: bool,
+    /// Public types whose bytes could not be read, which is said once.
+    undecodable: HashSet<u16>,
+    missing_plugin: Option<&'static str>,
+}
+
+impl ReplicationClient {
+    fn new(settings: ReplicationSettings) -> Self {
+        Self {
+            settings,
+            types: None,
+            channel: ChannelCheck::Unknown,
+            connection: None,
+            is_replaced: false,
+            undecodable: HashSet::default(),
+            missing_plugin: None,
+        }
+    }
+}
+
+fn number_public_types(world: &mut World) {
+    let types = PublicTypes::new(Registry::freeze(world));
+    world.resource_mut::<ReplicationClient>().types = Some(types);
+}
+
+fn check_channels(client: &RenetClient, settings: &ReplicationSettings) -> ChannelCheck {
+    let check = client_channels(client, settings.channels);
+    if check == ChannelCheck::Missing {
+        warn_about_channels("RenetClient", settings.channels);
+    }
+    check
+}
+
+/// A `RenetClient` is inserted, or replaces another.
+fn take_up_client(
+    _: On<Insert, RenetClient>,
+    client: Res<RenetClient>,
+    mut replication: ResMut<ReplicationClient>,
+) {
+    replication.channel = check_channels(&client, &replication.settings);
+    replication.is_replaced = true;
+    if let Some(plugin) = replication.missing_plugin {
+        warn_about_plugin("RenetClient", plugin);
+    }
+}

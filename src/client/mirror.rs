@@ -1,0 +1,148 @@
+//! The entity that shows the player's data: what each message from the server does to it.
+
+use bevy::{ecs::component::ComponentId, prelude::*};
+use bytes::Bytes;
+use tracing::error;
+
+use super::{LastSaveFailed, connection::Mirror};
+use crate::{
+    player::{
+        OwnPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession,
+        PlayerSessionEnded, SaveBlocked, SaveError,
+    },
+    registry::{ComponentValue, insert_together},
+    replication::{
+        PublicTypes,
+        protocol::{Outcome, ToClient},
+    },
+};
+
+/// Tells our mirrors from entities to which the game itself gave an [`OwnPlayer`].
+#[derive(Component)]
+pub(super) struct Mirrored;
+
+/// The local player's entity that is not a mirror: there is one where the game is played on its own server.
+pub(super) type Foreign = (With<OwnPlayer>, Without<Mirrored>);
+
+pub(super) fn spawn(commands: &mut Commands) -> Entity {
+    commands.spawn((OwnPlayer, Mirrored, PlayerLoading::new())).id()
+}
+
+/// Despawns the mirror, if the game has not done so.
+pub(super) fn despawn(commands: &mut Commands, mirror: Entity) {
+    commands.entity(mirror).try_despawn();
+}
+
+/// Does to the mirror what `message` says. `is_first` notes a type whose bytes could not be read, and returns whether
+/// that is news.
+pub(super) fn update(
+    commands: &mut Commands,
+    mirror: Mirror,
+    types: &PublicTypes,
+    is_first: &mut dyn FnMut(u16) -> bool,
+    message: ToClient,
+) {
+    let Mirror { entity, player } = mirror;
+    match message {
+        ToClient::Loaded { outcome, values } => {
+            let read = values.into_iter().filter_map(|(index, bytes)| read(types, is_first, index, &bytes));
+            load(commands, mirror, outcome, read.collect());
+        }
+        ToClient::Changed { values } => change(commands, entity, types, is_first, values),
+        ToClient::LoadFailed { error } => commands.trigger(PlayerLoadFailed { entity, player, error }),
+        ToClient::Saved { is_final, result } => {
+            note_save(commands, entity, &result);
+            commands.trigger(PlayerSaved { entity, player, is_final, result });
+        }
+        ToClient::Blocked { reason: Some(reason) } => {
+            commands.entity(entity).try_insert(SaveBlocked::new(reason));
+        }
+        ToClient::Blocked { reason: None } => {
+            commands.entity(entity).try_remove::<SaveBlocked>();
+        }
+        ToClient::Ended { reason } => {
+            if let Some(reason) = reason {
+                commands.trigger(PlayerSessionEnded { entity, player, reason });
+            }
+            despawn(commands, entity);
+        }
+        ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } | ToClient::Loading { .. } => {
+            unreachable!("not about a mirror that is there")
+        }
+    }
+}
+
+/// Reads a value. One that can't be read leaves the last good one in place.
+fn read(
+    types: &PublicTypes,
+    is_first: &mut dyn FnMut(u16) -> bool,
+    index: u16,
+    bytes: &[u8],
+) -> Option<Box<dyn ComponentValue>> {
+    let data_type = types.get(index)?;
+    data_type
+        .codec
+        .read_wire(bytes)
+        .inspect_err(|problem| {
+            if is_first(index) {
+                let (key, name) = (data_type.key, data_type.type_name);
+                error!(
+                    "the server's value of `{key}` (`{name}`) can't be read, so the last one that could stays: \
+                     {problem}; does the server have another `{name}` with the same `VERSION`?"
+                );
+            }
+        })
+        .ok()
+}
+
+fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: Vec<Box<dyn ComponentValue>>) {
+    let Mirror { entity, player } = mirror;
+    let state: Box<dyn ComponentValue> = match &outcome {
+        Outcome::Session { first_join } => Box::new(PlayerSession::new(*first_join)),
+        Outcome::Fallback { reason } => Box::new(PlayerFallback::new(reason.clone())),
+    };
+    commands.queue(move |world: &mut World| {
+        let Ok(mut entity) = world.get_entity_mut(entity) else { return };
+        entity.remove::<PlayerLoading>();
+        if !entity.is_despawned() {
+            insert_together(&mut entity, std::iter::once(state).chain(values));
+        }
+    });
+    match outcome {
+        Outcome::Session { first_join } => commands.trigger(PlayerLoaded { entity, player, first_join }),
+        Outcome::Fallback { reason: error } => commands.trigger(PlayerLoadFailed { entity, player, error }),
+    }
+}
+
+fn change(
+    commands: &mut Commands,
+    mirror: Entity,
+    types: &PublicTypes,
+    is_first: &mut dyn FnMut(u16) -> bool,
+    values: Vec<(u16, Option<Bytes>)>,
+) {
+    let mut new = Vec::new();
+    let mut gone: Vec<ComponentId> = Vec::new();
+    for (index, bytes) in values {
+        match bytes {
+            Some(bytes) => new.extend(read(types, is_first, index, &bytes)),
+            None => gone.extend(types.get(index).map(|data_type| data_type.component)),
+        }
+    }
+    commands.queue(move |world: &mut World| {
+        let Ok(mut entity) = world.get_entity_mut(mirror) else { return };
+        entity.remove_by_ids(&gone);
+        if !entity.is_despawned() {
+            insert_together(&mut entity, new);
+        }
+    });
+}
+
+/// Keeps the mark of a failed save. Saves that were not needed are neither failed nor done.
+fn note_save(commands: &mut Commands, mirror: Entity, result: &Result<(), SaveError>) {
+    match result {
+        Ok(()) => commands.entity(mirror).try_remove::<LastSaveFailed>(),
+        Err(SaveError::Skipped | SaveError::NoSession) => return,
+        Err(reason) => commands.entity(mirror).try_insert(LastSaveFailed { reason: reason.clone() }),
+    };
+}

@@ -1,0 +1,186 @@
+//! What the server knows about one connection: how far the conversation has come, and what its client was told last.
+
+use std::collections::BTreeSet;
+
+use bevy::{platform::time::Instant, prelude::*};
+use bytes::Bytes;
+
+use super::{
+    flow::Flow,
+    protocol::{self, FromClient, ToClient},
+    public_types::PublicTypes,
+};
+use crate::player::{LoadError, SaveError, SessionEnd};
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) flow: Flow,
+    pub(super) handshake: Handshake,
+    /// The player that the client was told about.
+    pub(super) watched: Option<Watched>,
+    /// The number of the session that the client was told about last; 0 before the first.
+    pub(super) epoch: u32,
+    pub(super) transfer: Option<Transfer>,
+    pub(super) farewell: Option<Farewell>,
+    /// How many more messages that make no sense are put up with.
+    pub(super) patience: u32,
+    /// Whether it is in the list of links with something to send.
+    pub(super) is_pending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// The client has not said hello.
+    Awaited,
+    /// It fits; the client has not been told so.
+    Accepted,
+    /// The client knows, and is told about its player.
+    Agreed,
+    /// It doesn't fit. Nothing but the reason is sent.
+    Refused,
+}
+
+/// A message that is sent in parts.
+pub(super) struct Transfer {
+    pub(super) bytes: Bytes,
+    /// The public type it is about, if it carries a single value.
+    pub(super) value: Option<u16>,
+}
+
+/// The last message before the server disconnects.
+pub(super) struct Farewell {
+    pub(super) message: ToClient,
+    /// The number of the frame with it, once it is sent.
+    pub(super) frame: Option<u64>,
+    /// When to disconnect, read or not.
+    pub(super) until: Instant,
+    /// Whether the client is no longer listened to.
+    pub(super) is_muted: bool,
+}
+
+/// A player as its client was told about it.
+pub(super) struct Watched {
+    pub(super) entity: Entity,
+    /// Where the client thinks the player is; `None` before the first word about it.
+    pub(super) told: Option<Stage>,
+    /// Public types to look at again.
+    pub(super) dirty: BTreeSet<u16>,
+    /// What the client has, or will have when everything that was sent is applied. Comparing exact bytes costs one
+    /// encoded copy of the public data, and is what lets a later message be a patch.
+    pub(super) sent: Vec<Option<Bytes>>,
+    pub(super) blocked: Option<SaveError>,
+    pub(super) news: News,
+}
+
+/// What has happened and was not told yet. Of each kind only the newest counts.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) saved: Option<(bool, Result<(), SaveError>)>,
+    pub(super) load_failed: Option<LoadError>,
+    pub(super) ended: Option<SessionEnd>,
+}
+
+/// Where a player is between joining and leaving, as its client may know it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stage {
+    Loading,
+    Session { first_join: bool },
+    Fallback { reason: LoadError },
+}
+
+impl Watched {
+    pub(super) fn new(entity: Entity, types: &PublicTypes) -> Self {
+        Self {
+            entity,
+            told: None,
+            dirty: BTreeSet::new(),
+            sent: vec![None; types.len()],
+            blocked: None,
+            news: News::default(),
+        }
+    }
+
+    pub(super) fn has_values(&self) -> bool {
+        matches!(self.told, Some(Stage::Session { .. } | Stage::Fallback { .. }))
+    }
+}
+
+/// What came of a message from the client.
+#[derive(Debug, PartialEq)]
+pub(super) enum Heard {
+    /// It said hello, which is to be judged.
+    Hello { protocol: u16, types: u64, game_version: String },
+    /// It has applied more.
+    Progress,
+    /// An honest client doesn't say that.
+    Nonsense,
+}
+
+impl Link {
+    pub(super) fn new(flow: Flow, patience: u32) -> Self {
+        Self {
+            flow,
+            handshake: Handshake::Awaited,
+            watched: None,
+            epoch: 0,
+            transfer: None,
+            farewell: None,
+            patience,
+            is_pending: false,
+        }
+    }
+
+    /// Takes in a message, which may be anything.
+    pub(super) fn hear(&mut self, message: &[u8]) -> Heard {
+        match protocol::decode_from_client(message) {
+            Some(FromClient::Hello { protocol, types, game_version })
+                if self.handshake == Handshake::Awaited && game_version.len() <= protocol::GAME_VERSION_LIMIT =>
+            {
+                Heard::Hello { protocol, types, game_version }
+            }
+            Some(FromClient::Ack { epoch, frame }) if epoch <= self.epoch && self.flow.acknowledge(frame) => {
+                Heard::Progress
+            }
+            _ => Heard::Nonsense,
+        }
+    }
+
+    /// Whether it is time to disconnect.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.farewell.as_ref().is_some_and(|farewell| {
+            farewell.until <= now || farewell.frame.is_some_and(|frame| self.flow.is_acknowledged(frame))
+        })
+    }
+
+    pub(super) fn is_muted(&self) -> bool {
+        self.farewell.as_ref().is_some_and(|farewell| farewell.is_muted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> Link {
+        Link::new(Flow::new(1024 * 1024, 1024 * 1024), 8)
+    }
+
+    #[test]
+    fn a_second_hello_is_nonsense() {
+        let mut link = link();
+        let hello = protocol::encode(&FromClient::Hello { protocol: 1, types: 2, game_version: String::new() });
+        assert!(matches!(link.hear(&hello), Heard::Hello { .. }));
+        link.handshake = Handshake::Agreed;
+        assert_eq!(link.hear(&hello), Heard::Nonsense);
+    }
+
+    #[test]
+    fn an_acknowledgement_from_the_future_is_nonsense() {
+        let mut link = link();
+        let ack = |epoch, frame| protocol::encode(&FromClient::Ack { epoch, frame });
+        assert_eq!(link.hear(&ack(0, 1)), Heard::Nonsense, "nothing was sent");
+        link.flow.record(10);
+        assert_eq!(link.hear(&ack(1, 1)), Heard::Nonsense, "there was no session yet");
+        assert_eq!(link.hear(&ack(0, 1)), Heard::Progress);
+    }
+}

@@ -1,0 +1,474 @@
+//! Telling clients what is so.
+//!
+//! The server never keeps a queue of what it has yet to say. It keeps, per client, what the client was told last, and
+//! says what differs when there is room: however slow a client is, it costs no more memory than one copy of its data.
+
+use std::collections::BTreeSet;
+
+use bevy::{
+    ecs::resource::IsResource,
+    platform::collections::{HashMap, HashSet},
+    prelude::*,
+};
+use bevy_renet::{RenetServer, renet::ClientId};
+use bytes::Bytes;
+use tracing::error;
+
+use super::{
+    ReplicationStats,
+    link::{Handshake, Link, Stage, Transfer, Watched},
+    protocol::{self, Frame, FrameKind, Outcome, ToClient},
+    public_types::PublicTypes,
+    watch::ReplicationServer,
+};
+use crate::{
+    id::PlayerId,
+    player::{PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SessionEnd},
+    registry::ChangeLog,
+};
+
+/// What a value costs in a message beside its own bytes, at most: its number, whether it's there, its length.
+const VALUE_OVERHEAD: usize = 3 + 1 + 5;
+
+/// The players' entities. Resources are entities as well, and not for this system to look at.
+type Players<'w, 's> = Query<'w, 's, EntityRef<'static>, (With<PlayerClient>, Without<IsResource>)>;
+
+/// Run condition: something changed, or a client has yet to be told something.
+pub(super) fn has_something_to_do(replication: Res<ReplicationServer>, log: Res<ChangeLog>) -> bool {
+    !replication.pending.is_empty() || !log.0.is_empty()
+}
+
+/// Tells each client that has something to be told as much of it as there is room for.
+pub(super) fn send(
+    mut replication: ResMut<ReplicationServer>,
+    server: Option<ResMut<RenetServer>>,
+    players: Players,
+    mut log: ResMut<ChangeLog>,
+    mut stats: ResMut<ReplicationStats>,
+) {
+    let replication = &mut *replication;
+    for (entity, index) in log.0.drain(..) {
+        note_change(replication, entity, index);
+    }
+    let mut pending = std::mem::take(&mut replication.pending);
+    let Some(mut server) = server else { return };
+    if !replication.channel.is_usable() {
+        return;
+    }
+    pending.retain(|&client| {
+        let is_pending = tell(replication, client, &mut server, &players, &mut stats);
+        if let Some(link) = replication.links.get_mut(&client) {
+            link.is_pending = is_pending;
+        }
+        is_pending
+    });
+    replication.pending.append(&mut pending);
+}
+
+fn note_change(replication: &mut ReplicationServer, entity: Entity, index: u16) {
+    let Some(&client) = replication.clients.get(&entity) else { return };
+    let watched = replication.links.get_mut(&client).and_then(|link| link.watched.as_mut());
+    // Before the first values were sent there is nothing to add to them.
+    if let Some(watched) = watched.filter(|watched| watched.entity == entity && watched.has_values()) {
+        watched.dirty.insert(index);
+        replication.mark(client);
+    }
+}
+
+/// Returns whether there is more to tell than there was room for.
+fn tell(
+    replication: &mut ReplicationServer,
+    client: ClientId,
+    server: &mut RenetServer,
+    players: &Players,
+    stats: &mut ReplicationStats,
+) -> bool {
+    let (Some(link), Some(types)) = (replication.links.get_mut(&client), &replication.types) else { return false };
+    let channel = replication.settings.channels.to_client;
+    let mut teller = Teller {
+        client,
+        link,
+        outlet: Outlet { client, channel, server, stats },
+        types,
+        players,
+        entities: &replication.players,
+        next_epoch: &mut replication.next_epoch,
+        unencodable: &mut replication.unencodable,
+        ended: None,
+    };
+    let is_pending = !teller.tell();
+    let ended = teller.ended.take();
+    let outstanding = teller.link.flow.outstanding();
+    stats.set_outstanding(client, outstanding);
+    if let Some(entity) = ended {
+        replication.forget_entity(client, entity);
+    }
+    is_pending
+}
+
+/// The way to one client through renet.
+struct Outlet<'a> {
+    client: ClientId,
+    channel: u8,
+    server: &'a mut RenetServer,
+    stats: &'a mut ReplicationStats,
+}
+
+impl Outlet<'_> {
+    /// Hands a frame to renet, if it can take it.
+    fn send(&mut self, link: &mut Link, kind: FrameKind, bytes: Bytes) -> Option<u64> {
+        let frame = protocol::encode(&Frame { epoch: link.epoch, kind, bytes });
+        let size = frame.len();
+        if !self.server.can_send_message(self.client, self.channel, size) {
+            return None;
+        }
+        self.server.send_message(self.client, self.channel, frame);
+        self.stats.count(self.client, |client| {
+            client.sent_messages += 1;
+            client.sent_bytes += size as u64;
+        });
+        Some(link.flow.record(size))
+    }
+}
+
+/// Brings one client up to date. Methods that return `bool` say whether they are done; if not, there was no room.
+struct Teller<'a> {
+    client: ClientId,
+    link: &'a mut Link,
+    outlet: Outlet<'a>,
+    types: &'a PublicTypes,
+    players: &'a Players<'a, 'a>,
+    /// The entity with each [`PlayerClient`].
+    entities: &'a HashMap<ClientId, Entity>,
+    next_epoch: &'a mut u32,
+    unencodable: &'a mut HashSet<u16>,
+    /// An entity that the client has been told the end of.
+    ended: Option<Entity>,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self) -> bool {
+        if self.link.farewell.as_ref().is_some_and(|farewell| farewell.frame.is_some()) {
+            return true; // Everything has been said.
+        }
+        if self.link.handshake == Handshake::Accepted && self.say(&ToClient::Welcome) {
+            self.link.handshake = Handshake::Agreed;
+        }
+        let is_told = match self.link.handshake {
+            Handshake::Awaited | Handshake::Refused => true,
+            Handshake::Accepted => false,
+            Handshake::Agreed => self.tell_player(),
+        };
+        self.say_farewell() && is_told
+    }
+
+    /// Says the last word. That the budget is used up is no reason to leave without.
+    fn say_farewell(&mut self) -> bool {
+        let Some(farewell) = &self.link.farewell else { return true };
+        let bytes = protocol::encode(&farewell.message);
+        let frame = self.outlet.send(self.link, FrameKind::Whole, bytes);
+        if let Some(farewell) = &mut self.link.farewell {
+            farewell.frame = frame;
+        }
+        frame.is_some()
+    }
+
+    fn tell_player(&mut self) -> bool {
+        if !self.tell_stage() {
+            return false;
+        }
+        self.continue_transfer();
+        if self.link.transfer.as_ref().is_some_and(|transfer| transfer.value.is_none()) {
+            return false; // The first values come before any news of them.
+        }
+        self.tell_news() && self.tell_changes()
+    }
+
+    /// Tells where the player is, one step after the other.
+    fn tell_stage(&mut self) -> bool {
+        loop {
+            let current = self.entities.get(&self.client).copied();
+            let Some(watched) = &self.link.watched else {
+                let Some(entity) = current else { return true };
+                self.link.watched = Some(Watched::new(entity, self.types));
+                continue;
+            };
+            let entity = watched.entity;
+            let player = self.players.get(entity).ok().filter(|_| current == Some(entity));
+            let stage = player.and_then(stage_of);
+            let is_done = match (&watched.told, player, stage) {
+                (told, _, stage) if *told == stage && current == Some(entity) => return true,
+                (None, Some(player), Some(_)) => self.tell_loading(player),
+                (Some(Stage::Loading), Some(player), Some(stage)) => self.tell_loaded(player, stage),
+                (Some(_), ..) => self.tell_end(),
+                (None, ..) => {
+                    self.link.watched = None;
+                    self.ended = Some(entity);
+                    true
+                }
+            };
+            if !is_done {
+                return false;
+            }
+        }
+    }
+
+    fn tell_loading(&mut self, entity: EntityRef<'_>) -> bool {
+        let Some(player) = player_of(entity) else { return true };
+        if !self.link.flow.has_room() {
+            return false;
+        }
+        self.link.epoch = *self.next_epoch;
+        *self.next_epoch = self.next_epoch.wrapping_add(1).max(1);
+        self.link.transfer = None;
+        let is_said = self.say(&ToClient::Loading { player });
+        if is_said && let Some(watched) = &mut self.link.watched {
+            watched.told = Some(Stage::Loading);
+        }
+        is_said
+    }
+
+    fn tell_loaded(&mut self, entity: EntityRef<'_>, stage: Stage) -> bool {
+        if !self.link.flow.has_room() {
+            return false;
+        }
+        let outcome = match &stage {
+            Stage::Loading => return true,
+            Stage::Session { first_join } => Outcome::Session { first_join: *first_join },
+            Stage::Fallback { reason } => Outcome::Fallback { reason: reason.clone() },
+        };
+        let mut sent = vec![None; self.types.len()];
+        let mut values = Vec::new();
+        for ((index, _), sent) in self.types.iter().zip(&mut sent) {
+            if let Encoded::Value(bytes) = encode(self.types, self.unencodable, index, entity) {
+                *sent = Some(bytes.clone());
+                values.push((index, bytes));
+            }
+        }
+        let is_said = self.say(&ToClient::Loaded { outcome, values });
+        if is_said && let Some(watched) = &mut self.link.watched {
+            watched.sent = sent;
+            watched.dirty.clear();
+            watched.told = Some(stage);
+            watched.news.load_failed = None; // The outcome says so.
+        }
+        is_said
+    }
+
+    /// Tells that what the client knows of is over, after the last news of it.
+    fn tell_end(&mut self) -> bool {
+        if !self.tell_news() {
+            return false;
+        }
+        let Some(watched) = &self.link.watched else { return true };
+        let entity = watched.entity;
+        let reason = watched.news.ended.or_else(|| {
+            matches!(watched.told, Some(Stage::Session { .. })).then_some(SessionEnd::Left)
+        });
+        let is_said = self.say(&ToClient::Ended { reason });
+        if is_said {
+            self.link.transfer = None;
+            self.link.watched = Some(Watched::new(entity, self.types));
+        }
+        is_said
+    }
+
+    fn tell_news(&mut self) -> bool {
+        self.tell_blocked() && self.tell_load_failure() && self.tell_save()
+    }
+
+    fn tell_blocked(&mut self) -> bool {
+        let Some(watched) = &self.link.watched else { return true };
+        let Ok(entity) = self.players.get(watched.entity) else { return true };
+        let blocked = entity.get::<SaveBlocked>().map(|blocked| blocked.reason().for_player());
+        if watched.blocked == blocked || !watched.has_values() {
+            return true;
+        }
+        let is_said = self.say(&ToClient::Blocked { reason: blocked.clone() });
+        if is_said && let Some(watched) = &mut self.link.watched {
+            watched.blocked = blocked;
+        }
+        is_said
+    }
+
+    fn tell_load_failure(&mut self) -> bool {
+        let Some(watched) = &mut self.link.watched else { return true };
+        let Some(error) = watched.news.load_failed.take() else { return true };
+        let is_said = self.say(&ToClient::LoadFailed { error: error.clone() });
+        if !is_said && let Some(watched) = &mut self.link.watched {
+            watched.news.load_failed = Some(error);
+        }
+        is_said
+    }
+
+    fn tell_save(&mut self) -> bool {
+        let Some(watched) = &mut self.link.watched else { return true };
+        let Some((is_final, result)) = watched.news.saved.take() else { return true };
+        let is_said = self.say(&ToClient::Saved { is_final, result: result.clone() });
+        if !is_said && let Some(watched) = &mut self.link.watched {
+            watched.news.saved = Some((is_final, result));
+        }
+        is_said
+    }
+
+    /// Sends the values that differ from what the client has.
+    fn tell_changes(&mut self) -> bool {
+        let Some(watched) = &mut self.link.watched else { return true };
+        let Ok(entity) = self.players.get(watched.entity) else { return true };
+        let mut dirty = std::mem::take(&mut watched.dirty);
+        while self.link.flow.has_room() && self.tell_some_changes(&mut dirty, entity) {}
+        self.continue_transfer();
+        let is_done = dirty.is_empty() && self.link.transfer.is_none();
+        if let Some(watched) = &mut self.link.watched {
+            watched.dirty = dirty;
+        }
+        is_done
+    }
+
+    /// Sends one message with changes. Returns false when that was all that can be done for now.
+    fn tell_some_changes(&mut self, dirty: &mut BTreeSet<u16>, entity: EntityRef<'_>) -> bool {
+        let limit = self.link.flow.part();
+        let mut values = Vec::new();
+        let mut size = VALUE_OVERHEAD;
+        for index in dirty.iter().copied().collect::<Vec<_>>() {
+            if self.must_wait(index, limit) {
+                continue;
+            }
+            let new = match encode(self.types, self.unencodable, index, entity) {
+                Encoded::Value(bytes) => Some(bytes),
+                Encoded::Absent => None,
+                Encoded::Failed => {
+                    dirty.remove(&index);
+                    continue;
+                }
+            };
+            if self.sent(index) == Some(&new) {
+                dirty.remove(&index);
+                continue;
+            }
+            let length = new.as_ref().map_or(0, Bytes::len) + VALUE_OVERHEAD;
+            if length + VALUE_OVERHEAD > limit {
+                if self.link.transfer.is_none() {
+                    self.start_transfer(index, new);
+                    dirty.remove(&index);
+                }
+            } else if size + length > limit {
+                break; // It goes into the next message.
+            } else {
+                size += length;
+                values.push((index, new));
+            }
+        }
+        if values.is_empty() {
+            return false;
+        }
+        let message = ToClient::Changed { values };
+        let is_said = self.say(&message);
+        if is_said && let ToClient::Changed { values } = message {
+            for (index, new) in values {
+                dirty.remove(&index);
+                self.set_sent(index, new);
+            }
+        }
+        is_said && !dirty.is_empty()
+    }
+
+    /// Whether a value has to wait for the one that is being sent in parts, because it is that one, or because it was
+    /// large as well when it was last sent and would be encoded for nothing.
+    fn must_wait(&self, index: u16, limit: usize) -> bool {
+        self.link.transfer.as_ref().is_some_and(|transfer| {
+            let was_large = matches!(self.sent(index), Some(Some(bytes)) if bytes.len() > limit);
+            transfer.value == Some(index) || was_large
+        })
+    }
+
+    fn sent(&self, index: u16) -> Option<&Option<Bytes>> {
+        self.link.watched.as_ref()?.sent.get(usize::from(index))
+    }
+
+    fn set_sent(&mut self, index: u16, bytes: Option<Bytes>) {
+        let sent = self.link.watched.as_mut().and_then(|watched| watched.sent.get_mut(usize::from(index)));
+        if let Some(sent) = sent {
+            *sent = bytes;
+        }
+    }
+
+    fn start_transfer(&mut self, index: u16, new: Option<Bytes>) {
+        let bytes = protocol::encode(&ToClient::Changed { values: vec![(index, new.clone())] });
+        self.link.transfer = Some(Transfer { bytes, value: Some(index) });
+        self.set_sent(index, new);
+    }
+
+    fn continue_transfer(&mut self) {
+        let limit = self.link.flow.part();
+        while self.link.flow.has_room_for_part()
+            && let Some(transfer) = &self.link.transfer
+        {
+            let length = transfer.bytes.len().min(limit);
+            let part = transfer.bytes.slice(..length);
+            let is_last = length == transfer.bytes.len();
+            let kind = if is_last { FrameKind::LastPart } else { FrameKind::Part };
+            if self.outlet.send(self.link, kind, part).is_none() {
+                return;
+            }
+            if is_last {
+                self.link.transfer = None;
+            } else if let Some(transfer) = &mut self.link.transfer {
+                transfer.bytes = transfer.bytes.slice(length..);
+            }
+        }
+    }
+
+    /// Sends a message if there is room: at once, or in parts, one message at a time, if it is large.
+    fn say(&mut self, message: &ToClient) -> bool {
+        if !self.link.flow.has_room() {
+            return false;
+        }
+        let bytes = protocol::encode(message);
+        if bytes.len() <= self.link.flow.part() {
+            return self.outlet.send(self.link, FrameKind::Whole, bytes).is_some();
+        }
+        if self.link.transfer.is_some() {
+            return false;
+        }
+        self.link.transfer = Some(Transfer { bytes, value: None });
+        true
+    }
+}
+
+fn player_of(entity: EntityRef<'_>) -> Option<PlayerId> {
+    entity.get::<PersistentPlayer>().map(|player| player.0)
+}
+
+/// Where the player on `entity` is. An entity that is not a player, or not yet or no longer, is nowhere.
+fn stage_of(entity: EntityRef<'_>) -> Option<Stage> {
+    player_of(entity)?;
+    if let Some(fallback) = entity.get::<PlayerFallback>() {
+        Some(Stage::Fallback { reason: fallback.reason().for_player() })
+    } else if let Some(session) = entity.get::<PlayerSession>() {
+        Some(Stage::Session { first_join: session.first_join() })
+    } else {
+        entity.contains::<PlayerLoading>().then_some(Stage::Loading)
+    }
+}
+
+enum Encoded {
+    Value(Bytes),
+    Absent,
+    Failed,
+}
+
+fn encode(types: &PublicTypes, unencodable: &mut HashSet<u16>, index: u16, entity: EntityRef<'_>) -> Encoded {
+    let Some(data_type) = types.get(index) else { return Encoded::Absent };
+    let mut bytes = Vec::new();
+    let problem = match data_type.codec.write_wire(entity, &mut bytes) {
+        None => return Encoded::Absent,
+        Some(Ok(())) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => return Encoded::Value(bytes.into()),
+        Some(Ok(())) => format!("it takes {} bytes, more than a message may have", bytes.len()),
+        Some(Err(problem)) => problem.to_string(),
+    };
+    if unencodable.insert(index) {
+        error!("key `{}` (`{}`) can't be sent to its owner: {problem}", data_type.key, data_type.type_name);
+    }
+    Encoded::Failed
+}

@@ -1,0 +1,338 @@
+//! Who is connected, which players they play, and what happens to these: everything that gives the server something
+//! to send.
+//!
+//! Observers only note *that* something happened; [`send`](super::send) then looks at what is so now. However much
+//! happens in a tick, or while a client is slow, there is never more to remember than one note of each kind.
+
+use std::time::Duration;
+
+use bevy::{
+    ecs::entity::EntityHashMap,
+    platform::{collections::{HashMap, HashSet}, time::Instant},
+    prelude::*,
+};
+use bevy_renet::{
+    RenetServer, RenetServerEvent, RenetServerPlugin,
+    netcode::{NetcodeServerPlugin, NetcodeServerTransport},
+    renet::{ClientId, ServerEvent},
+};
+use tracing::debug;
+
+use super::{
+    ReplicationSettings, ReplicationStats,
+    channel::{ChannelCheck, server_channels, warn_about_channels, warn_about_plugin},
+    flow::Flow,
+    link::{Farewell, Link, News},
+    protocol::ToClient,
+    public_types::PublicTypes,
+    receive, send,
+};
+use crate::{
+    player::{
+        PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
+        SaveBlocked,
+    },
+    registry::{self, ChangeLog, Registry},
+    systems::{self, PlayerDataSystems},
+};
+
+/// Makes `app` send each player's public data to its client.
+///
+/// # Panics
+/// When the settings can't work, saying why.
+pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
+    settings.assert_sound();
+    systems::configure(app);
+    registry::freeze_at_first_update(app);
+    app.insert_resource(ReplicationServer::new(settings))
+        .init_resource::<ReplicationStats>()
+        .init_resource::<ChangeLog>()
+        .add_plugins(PluginCheck)
+        .add_systems(PreStartup, track_public_types.after(registry::freeze_registry))
+        .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
+        .add_systems(PostUpdate, send::send.in_set(PlayerDataSystems::Send).run_if(send::has_something_to_do))
+        .add_observer(take_up_server)
+        .add_observer(drop_server)
+        .add_observer(follow_connections)
+        .add_observer(attach)
+        .add_observer(detach)
+        .add_observer(note_new_state)
+        .add_observer(note_lost_state)
+        .add_observer(note_load_failure)
+        .add_observer(note_save)
+        .add_observer(note_end);
+    // The game may have inserted it before adding the plugin.
+    if let Some(server) = app.world().get_resource::<RenetServer>() {
+        let channels = app.world().resource::<ReplicationServer>().settings.channels;
+        let check = check_channels(server, channels);
+        app.world_mut().resource_mut::<ReplicationServer>().channel = check;
+    }
+}
+
+/// Tells `client` why it is about to be disconnected, and disconnects it as soon as it has read that, or after the
+/// [timeout](ReplicationSettings::farewell_timeout).
+pub(crate) fn disconnect_after_send(world: &mut World, client: ClientId, reason: &str) {
+    if let Some(mut replication) = world.get_resource_mut::<ReplicationServer>()
+        && replication.say_goodbye(client, ToClient::Goodbye { reason: reason.to_owned() })
+    {
+        return;
+    }
+    if let Some(mut server) = world.get_resource_mut::<RenetServer>() {
+        server.disconnect(client);
+    }
+}
+
+/// The connections and their players.
+#[derive(Resource)]
+pub(crate) struct ReplicationServer {
+    pub(super) settings: ReplicationSettings,
+    /// Set at the first update.
+    pub(super) types: Option<PublicTypes>,
+    pub(super) channel: ChannelCheck,
+    pub(super) links: HashMap<ClientId, Link>,
+    /// The entity with each [`PlayerClient`].
+    pub(super) players: HashMap<ClientId, Entity>,
+    /// The reverse, and the entities that clients have yet to be told the end of.
+    pub(super) clients: EntityHashMap<ClientId>,
+    /// Links with something to send.
+    pub(super) pending: Vec<ClientId>,
+    pub(super) next_epoch: u32,
+    /// Public types that could not be encoded, which is said once.
+    pub(super) unencodable: HashSet<u16>,
+    missing_plugin: Option<&'static str>,
+}
+
+impl ReplicationServer {
+    fn new(settings: ReplicationSettings) -> Self {
+        Self {
+            settings,
+            types: None,
+            channel: ChannelCheck::Unknown,
+            links: HashMap::default(),
+            players: HashMap::default(),
+            clients: EntityHashMap::default(),
+            pending: Vec::new(),
+            next_epoch: 1,
+            unencodable: HashSet::default(),
+            missing_plugin: None,
+        }
+    }
+
+    /// Has `client` looked at by the next [`send`](super::send).
+    pub(super) fn mark(&mut self, client: ClientId) {
+        if let Some(link) = self.links.get_mut(&client)
+            && !link.is_pending
+        {
+            link.is_pending = true;
+            self.pending.push(client);
+        }
+    }
+
+    fn mark_player(&mut self, entity: Entity) {
+        if let Some(&client) = self.clients.get(&entity) {
+            self.mark(client);
+        }
+    }
+
+    /// Notes news about a player that its client knows of.
+    fn note(&mut self, entity: Entity, note: impl FnOnce(&mut News)) {
+        let Some(&client) = self.clients.get(&entity) else { return };
+        let watched = self.links.get_mut(&client).and_then(|link| link.watched.as_mut());
+        if let Some(watched) = watched.filter(|watched| watched.entity == entity) {
+            note(&mut watched.news);
+            self.mark(client);
+        }
+    }
+
+    /// Has the client disconnected after it was sent `message`; false if there is no such client. The first message
+    /// counts.
+    pub(super) fn say_goodbye(&mut self, client: ClientId, message: ToClient) -> bool {
+        let until = Instant::now() + self.settings.farewell_timeout;
+        self.set_farewell(client, Farewell { message, frame: None, until, is_muted: false })
+    }
+
+    /// Has a client that is no longer listened to disconnected after the next send.
+    pub(super) fn throw_out(&mut self, client: ClientId, reason: &str) {
+        let message = ToClient::Goodbye { reason: reason.to_owned() };
+        let until = Instant::now() + Duration::ZERO;
+        self.set_farewell(client, Farewell { message, frame: None, until, is_muted: true });
+    }
+
+    fn set_farewell(&mut self, client: ClientId, farewell: Farewell) -> bool {
+        let Some(link) = self.links.get_mut(&client) else { return false };
+        match &mut link.farewell {
+            Some(earlier) => {
+                earlier.until = earlier.until.min(farewell.until);
+                earlier.is_muted |= farewell.is_muted;
+            }
+            None => link.farewell = Some(farewell),
+        }
+        self.mark(client);
+        true
+    }
+
+    /// Forgets an entity that no client knows of any more, unless it has become a player again.
+    pub(super) fn forget_entity(&mut self, client: ClientId, entity: Entity) {
+        if self.players.get(&client) != Some(&entity) {
+            self.clients.remove(&entity);
+        }
+    }
+
+    fn disconnected(&mut self, client: ClientId) {
+        if let Some(Link { watched: Some(watched), .. }) = self.links.remove(&client) {
+            self.forget_entity(client, watched.entity);
+        }
+    }
+}
+
+/// Numbers the public types and starts to watch them.
+fn track_public_types(world: &mut World) {
+    let types = PublicTypes::new(Registry::freeze(world));
+    let mut schedules = world.resource_mut::<Schedules>();
+    for (index, data_type) in types.iter() {
+        data_type.codec.track_changes(&mut schedules, index);
+    }
+    world.resource_mut::<ReplicationServer>().types = Some(types);
+}
+
+fn check_channels(server: &RenetServer, channels: super::PlayerDataChannels) -> ChannelCheck {
+    let check = server_channels(server, channels);
+    if check == ChannelCheck::Missing {
+        warn_about_channels("RenetServer", channels);
+    }
+    check
+}
+
+/// A `RenetServer` is inserted, or replaces another.
+fn take_up_server(
+    _: On<Insert, RenetServer>,
+    server: Res<RenetServer>,
+    mut replication: ResMut<ReplicationServer>,
+) {
+    replication.channel = check_channels(&server, replication.settings.channels);
+    if let Some(plugin) = replication.missing_plugin {
+        warn_about_plugin("RenetServer", plugin);
+    }
+}
+
+fn drop_server(
+    _: On<Discard, RenetServer>,
+    mut replication: ResMut<ReplicationServer>,
+    mut stats: ResMut<ReplicationStats>,
+) {
+    let clients: Vec<ClientId> = replication.links.keys().copied().collect();
+    for client in clients {
+        replication.disconnected(client);
+        stats.forget(client);
+    }
+}
+
+fn follow_connections(
+    event: On<RenetServerEvent>,
+    server: Option<Res<RenetServer>>,
+    mut replication: ResMut<ReplicationServer>,
+    mut stats: ResMut<ReplicationStats>,
+) {
+    match **event {
+        ServerEvent::ClientConnected { client_id } => {
+            let settings = &replication.settings;
+            let channel = match server {
+                // Nothing is in it yet.
+                Some(server) if replication.channel.is_usable() => {
+                    server.channel_available_memory(client_id, settings.channels.to_client)
+                }
+                _ => 0,
+            };
+            let link = Link::new(Flow::new(settings.max_outstanding, channel), settings.strikes);
+            replication.disconnected(client_id);
+            replication.links.insert(client_id, link);
+        }
+        ServerEvent::ClientDisconnected { client_id, .. } => {
+            replication.disconnected(client_id);
+            stats.forget(client_id);
+        }
+    }
+}
+
+fn attach(
+    insert: On<Insert, PlayerClient>,
+    clients: Query<&PlayerClient>,
+    mut replication: ResMut<ReplicationServer>,
+) {
+    let entity = insert.entity;
+    let Ok(&PlayerClient(client)) = clients.get(entity) else { return };
+    if let Some(older) = replication.players.insert(client, entity)
+        && older != entity
+    {
+        debug!("client {client} is now shown the player on {entity}, and no longer that on {older}");
+    }
+    replication.clients.insert(entity, client);
+    replication.mark(client);
+}
+
+fn detach(
+    discard: On<Discard, PlayerClient>,
+    clients: Query<&PlayerClient>,
+    mut replication: ResMut<ReplicationServer>,
+) {
+    let entity = discard.entity;
+    let Ok(&PlayerClient(client)) = clients.get(entity) else { return };
+    if replication.players.get(&client) == Some(&entity) {
+        replication.players.remove(&client);
+    }
+    let watched = replication.links.get(&client).and_then(|link| link.watched.as_ref());
+    if watched.is_some_and(|watched| watched.entity == entity) {
+        // The client has to be told; what happens until then still concerns it.
+        replication.mark(client);
+    } else {
+        replication.clients.remove(&entity);
+    }
+}
+
+type States = (PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked);
+
+fn note_new_state(insert: On<Insert, States>, mut replication: ResMut<ReplicationServer>) {
+    replication.mark_player(insert.entity);
+}
+
+fn note_lost_state(remove: On<Remove, States>, mut replication: ResMut<ReplicationServer>) {
+    replication.mark_player(remove.entity);
+}
+
+fn note_load_failure(failed: On<PlayerLoadFailed>, mut replication: ResMut<ReplicationServer>) {
+    replication.note(failed.entity, |news| news.load_failed = Some(failed.error.for_player()));
+}
+
+fn note_save(saved: On<PlayerSaved>, mut replication: ResMut<ReplicationServer>) {
+    let result = saved.result.clone().map_err(|error| error.for_player());
+    replication.note(saved.entity, |news| news.saved = Some((saved.is_final, result)));
+}
+
+fn note_end(ended: On<PlayerSessionEnded>, mut replication: ResMut<ReplicationServer>) {
+    replication.note(ended.entity, |news| news.ended = Some(ended.reason));
+}
+
+/// Finds out, once all plugins are there, whether renet's are among them.
+struct PluginCheck;
+
+impl Plugin for PluginCheck {
+    fn build(&self, _: &mut App) {}
+
+    fn finish(&self, app: &mut App) {
+        let missing = if !app.is_plugin_added::<RenetServerPlugin>() {
+            Some("RenetServerPlugin")
+        } else if app.world().contains_resource::<NetcodeServerTransport>()
+            && !app.is_plugin_added::<NetcodeServerPlugin>()
+        {
+            Some("NetcodeServerPlugin")
+        } else {
+            None
+        };
+        app.world_mut().resource_mut::<ReplicationServer>().missing_plugin = missing;
+        if let Some(plugin) = missing
+            && app.world().contains_resource::<RenetServer>()
+        {
+            warn_about_plugin("RenetServer", plugin);
+        }
+    }
+}
