@@ -1,0 +1,80 @@
+//! Joining: from a connection to an entity, and from an entity to a load.
+
+use bevy::{platform::collections::HashMap, prelude::*};
+use bevy_renet::{
+    RenetServer, RenetServerEvent,
+    renet::{ClientId, ServerEvent},
+};
+use tracing::debug;
+
+use super::{Server, leave, types};
+use crate::player::{
+    PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SessionEnd,
+};
+
+/// Queues a load for each entity that becomes a player.
+pub(super) fn start_loading(
+    insert: On<Insert, PersistentPlayer>,
+    persistent: Query<&PersistentPlayer>,
+    mut server: ResMut<Server>,
+    mut commands: Commands,
+) {
+    let entity = insert.entity;
+    let Ok(&PersistentPlayer(player)) = persistent.get(entity) else { return };
+    match server.players.get(&entity) {
+        None => server.waiting.push(entity),
+        Some(tracked) if tracked.id() == player => {}
+        Some(_) => commands.queue(move |world: &mut World| become_another_player(world, entity)),
+    }
+}
+
+/// The game replaced an entity's [`PersistentPlayer`]: the old player leaves, and nothing of theirs stays behind.
+fn become_another_player(world: &mut World, entity: Entity) {
+    leave::leave(&mut world.into(), entity, SessionEnd::Left);
+    let types = types(world);
+    let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
+    entity_mut.remove::<(PlayerSession, PlayerFallback, SaveBlocked)>();
+    for data_type in types.iter() {
+        entity_mut.remove_by_id(data_type.component);
+    }
+    entity_mut.insert(PlayerLoading::new());
+    world.resource_mut::<Server>().waiting.push(entity);
+}
+
+/// The entities that auto-join has spawned for the connected clients.
+#[derive(Resource, Default)]
+struct JoinedClients(HashMap<ClientId, Entity>);
+
+pub(super) fn install_auto_join(app: &mut App) {
+    app.init_resource::<JoinedClients>().add_observer(auto_join);
+}
+
+fn auto_join(event: On<RenetServerEvent>, mut commands: Commands) {
+    match **event {
+        ServerEvent::ClientConnected { client_id } => {
+            commands.queue(move |world: &mut World| join(world, client_id));
+        }
+        ServerEvent::ClientDisconnected { client_id, reason } => {
+            debug!("client {client_id} disconnected: {reason}");
+            commands.queue(move |world: &mut World| {
+                if let Some(entity) = world.resource_mut::<JoinedClients>().0.remove(&client_id) {
+                    world.despawn(entity);
+                }
+            });
+        }
+    }
+}
+
+fn join(world: &mut World, client: ClientId) {
+    let identify = world.resource::<Server>().settings.identify.clone();
+    if let Some(player) = identify.ask(client, world) {
+        debug!("client {client} is player {player}");
+        let entity = world.spawn((PlayerClient(client), PersistentPlayer(player))).id();
+        world.resource_mut::<JoinedClients>().0.insert(client, entity);
+    } else {
+        debug!("client {client} can't be matched with a player: disconnecting it");
+        if let Some(mut server) = world.get_resource_mut::<RenetServer>() {
+            server.disconnect(client);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Leaving: the last capture, the final save, and what becomes of the entity.
+
+use bevy::{
+    ecs::{lifecycle::HookContext, world::DeferredWorld},
+    prelude::*,
+};
+use tracing::error;
+
+use super::{Closing, OnSessionLost, Player, Server, report::Report, save, types, wait::Waiters};
+use crate::{
+    id::PlayerId,
+    player::{
+        LoadError, PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSaved, PlayerSession,
+        PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
+    },
+    replication,
+};
+
+/// Registers the hooks that notice the end (and the exact beginning) of a session.
+pub(super) fn register_hooks(world: &mut World) {
+    // The state is the first component of the load's insertion, so this hook runs before any other code can touch the
+    // data: everything written after it is newer than what was loaded, observers of `On<Add, _>` included.
+    world.register_component_hooks::<PlayerSession>().on_add(begin_watching).on_remove(on_session_removed);
+    // Remove hooks run after all `Despawn` and `Remove` observers: what these change is still saved.
+    world.register_component_hooks::<PersistentPlayer>().on_remove(on_player_removed);
+}
+
+fn begin_watching(mut world: DeferredWorld, context: HookContext) {
+    let loaded_at = world.as_unsafe_world_cell().increment_change_tick();
+    if let Some(live) = world.resource_mut::<Server>().live_mut(context.entity) {
+        live.captured = loaded_at;
+    }
+}
+
+fn on_session_removed(mut world: DeferredWorld, context: HookContext) {
+    let entity = context.entity;
+    // The crate itself takes the player out of the table before it removes the component.
+    if leave(&mut world, entity, SessionEnd::Left) {
+        remove_later::<PersistentPlayer>(&mut world, entity);
+    }
+}
+
+fn on_player_removed(mut world: DeferredWorld, context: HookContext) {
+    let entity = context.entity;
+    leave(&mut world, entity, SessionEnd::Left);
+    // Also of a load that was not even asked for yet.
+    world.resource_mut::<Waiters>().resolve(entity, &Err(LoadError::Left));
+    remove_later::<(PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked)>(&mut world, entity);
+}
+
+/// Where the entity lives on, it is no player any more.
+fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
+    world.commands().queue(move |world: &mut World| {
+        if let Ok(mut entity) = world.get_entity_mut(entity) {
+            entity.remove::<B>();
+        }
+    });
+}
+
+/// Ends a player's load or session: captures, queues the final save, and tells everybody who waits.
+///
+/// Returns whether there was anything to end.
+pub(super) fn leave(world: &mut DeferredWorld, entity: Entity, reason: SessionEnd) -> bool {
+    let Some(player) = world.resource_mut::<Server>().take(entity) else { return false };
+    match player {
+        Player::Loading { .. } => {
+            world.resource_mut::<Waiters>().resolve(entity, &Err(LoadError::Left));
+        },
+        Player::Fallback { .. } => {}
+        Player::Live(live) => {
+            let player = live.player;
+            close(world, entity, *live, reason);
+            world.trigger(PlayerSessionEnded { entity, player, reason });
+        }
+    }
+    true
+}
+
+fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession, reason: SessionEnd) {
+    let player = live.player;
+    if reason == SessionEnd::LockLost {
+        return; // There is nothing to save to and no lock to give back; dropping the session knows that.
+    }
+    let now = world.change_tick();
+    let types = types(world);
+    let limit = world.resource::<Server>().settings.document_limit;
+    let captured = save::capture(&types, &mut live, world.entity(entity), now, limit);
+    let mut server = world.resource_mut::<Server>();
+    let ticket = server.ticket();
+    server.closing.insert(ticket, Closing { player, entity });
+    let reporter = server.reporter.clone();
+    let (document, refused) = match captured {
+        Ok(()) => (Some(live.document), None),
+        // The lock is given back all the same, and what was saved last stays.
+        Err(error) => (None, Some(error)),
+    };
+    live.session.close(document, move |result| {
+        let result = match refused {
+            Some(error) => Err(error),
+            None => result.map(|_| ()).map_err(SaveError::from),
+        };
+        // Nobody is left to hear it after the app is gone.
+        let _ = reporter.send(Report::Closed { ticket, result });
+    });
+}
+
+/// Takes in the answer to a final save.
+pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>) {
+    let Some(Closing { player, entity }) = world.resource_mut::<Server>().closing.remove(&ticket) else { return };
+    save::note(world, player, &result);
+    if let Err(error) = &result {
+        error!("player {player} has left, and what changed since the last save is lost: {error}");
+    }
+    world.trigger(PlayerSaved { entity, player, is_final: true, result });
+    world.flush();
+}
+
+/// Ends the session of an entity that is still there, for another reason than its own leaving, and does with it what
+/// the settings say.
+pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
+    let policy = world.resource::<Server>().settings.on_session_lost;
+    let player = world.resource::<Server>().players.get(&entity).map(Player::id);
+    leave(&mut world.into(), entity, reason);
+    world.flush();
+    match (policy, player) {
+        (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player),
+        _ => disconnect_and_despawn(world, entity, &reason.to_string()),
+    }
+}
+
+fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId) {
+    let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
+    entity_mut.remove::<(PlayerLoading, PlayerSession, SaveBlocked)>();
+    if !entity_mut.is_despawned() {
+        let reason = LoadError::SessionLocked { server: "another server".to_owned() };
+        entity_mut.insert(PlayerFallback::new(reason));
+        world.resource_mut::<Server>().players.insert(entity, Player::Fallback { player });
+    }
+}
+
+/// Tells the player's client why, disconnects it once that is on its way, and despawns the entity.
+pub(super) fn disconnect_and_despawn(world: &mut World, entity: Entity, reason: &str) {
+    if let Some(&PlayerClient(client)) = world.get::<PlayerClient>(entity) {
+        replication::disconnect_after_send(world, client, reason);
+    }
+    if let Ok(entity) = world.get_entity_mut(entity) {
+        entity.despawn();
+    }
+}

@@ -1,0 +1,242 @@
+//! Saving: from components to a document in the session's queue, and the answer back to the game.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bevy::{
+    ecs::change_detection::{CheckChangeTicks, Tick},
+    prelude::*,
+};
+use tracing::{debug, warn};
+
+use super::{Player, Server, ServerStats, leave, report::Report, types};
+use crate::{
+    document::{Document, Entry},
+    id::PlayerId,
+    player::{PlayerSaved, SaveBlocked, SaveError, SavePlayer, SessionEnd},
+    registry::{DataType, DataTypes},
+    session::{self, Session},
+};
+
+/// A loaded player: the session and what is known of the saved state.
+pub(super) struct LiveSession {
+    pub(super) player: PlayerId,
+    pub(super) session: Session,
+    /// What the last capture saw.
+    pub(super) document: Document,
+    /// Components that were changed after this tick have to be looked at by the next capture.
+    pub(super) captured: Tick,
+    /// Whether `document` holds something that no save on its way has yet.
+    pub(super) unsaved: bool,
+    /// Saves that were queued and not yet answered.
+    pub(super) in_flight: u32,
+    /// Whether the entity has a [`SaveBlocked`].
+    pub(super) blocked: bool,
+}
+
+impl LiveSession {
+    pub(super) fn new(player: PlayerId, session: Session, document: Document, captured: Tick) -> Self {
+        Self { player, session, document, captured, unsaved: false, in_flight: 0, blocked: false }
+    }
+}
+
+/// Brings `live.document` up to date with the entity: the one place that builds what gets saved.
+///
+/// Only components that changed since the last capture are encoded; keys that this code doesn't know stay as they are.
+///
+/// # Errors
+/// When a component can't be encoded, or the document is above `limit`: then it must not be saved.
+pub(super) fn capture(
+    types: &DataTypes,
+    live: &mut LiveSession,
+    entity: EntityRef<'_>,
+    now: Tick,
+    limit: usize,
+) -> Result<(), SaveError> {
+    for data_type in types.iter() {
+        if let Some(entry) = new_entry(data_type, live, entity, now)? {
+            live.unsaved = true;
+            match entry {
+                NewEntry::Set(entry) => live.document.set(data_type.key, entry),
+                NewEntry::Remove => live.document.remove(data_type.key),
+            };
+        }
+    }
+    live.captured = now;
+    within_limit(&live.document, limit)
+}
+
+enum NewEntry {
+    Set(Entry),
+    Remove,
+}
+
+/// What has to become of a type's entry; `None` when it is up to date.
+fn new_entry(
+    data_type: &DataType,
+    live: &LiveSession,
+    entity: EntityRef<'_>,
+    now: Tick,
+) -> Result<Option<NewEntry>, SaveError> {
+    let old = live.document.get(data_type.key);
+    let Some(ticks) = entity.get_change_ticks_by_id(data_type.component) else {
+        // A tombstone says "removed on purpose"; a component that every player has simply starts over.
+        return Ok(match old {
+            Some(Entry::Value { .. }) if data_type.required => Some(NewEntry::Remove),
+            Some(Entry::Value { .. }) => Some(NewEntry::Set(Entry::Tombstone)),
+            Some(Entry::Tombstone) | None => None,
+        });
+    };
+    let up_to_date = match old {
+        // Data of a newer version that this code may read stays as it is until it changes.
+        Some(Entry::Value { version, .. }) => *version >= data_type.version,
+        Some(Entry::Tombstone) | None => false,
+    };
+    if up_to_date && !ticks.is_changed(live.captured, now) {
+        return Ok(None);
+    }
+    let encode_error = |message| SaveError::Encode { key: data_type.key.to_owned(), message };
+    let value = catch_unwind(AssertUnwindSafe(|| data_type.codec.store(entity)))
+        .map_err(|_| encode_error(format!("the `Serialize` of `{}` panicked", data_type.type_name)))?
+        .expect("the component has change ticks, so it is there")
+        .map_err(|error| encode_error(error.to_string()))?;
+    let entry =
+        Entry::Value { version: data_type.version, oldest_reader: data_type.oldest_reader, value };
+    Ok((old != Some(&entry)).then_some(NewEntry::Set(entry)))
+}
+
+fn within_limit(document: &Document, limit: usize) -> Result<(), SaveError> {
+    let bytes = document.encoded_len();
+    if bytes <= limit {
+        return Ok(());
+    }
+    let (heaviest, heaviest_bytes) = document.heaviest().unwrap_or(("", 0));
+    Err(SaveError::TooLarge { bytes, limit, heaviest: heaviest.to_owned(), heaviest_bytes })
+}
+
+/// Answers [`SavePlayer`].
+pub(super) fn save_on_request(request: On<SavePlayer>, mut commands: Commands) {
+    let entity = request.entity;
+    // As a command, so that what the same system queued before it is in the save.
+    commands.queue(move |world: &mut World| save(world, entity, Occasion::Request));
+}
+
+/// Why a player is saved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The game asked, and waits for an answer.
+    Request,
+    /// It is time; what is saved already, or on its way, needs nothing.
+    Autosave,
+}
+
+/// Captures a player and queues the save.
+pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
+    // What is written from here on is newer than this capture.
+    let now = world.increment_change_tick();
+    let types = types(world);
+    let mut server = world.resource_mut::<Server>();
+    let limit = server.settings.document_limit;
+    let mut live = match server.players.remove(&entity) {
+        Some(Player::Live(live)) => live,
+        Some(other) => {
+            let player = other.id();
+            server.players.insert(entity, other);
+            return answer(world, entity, player, Err(SaveError::NoSession));
+        }
+        None => return debug!("`SavePlayer` for {entity}, which is no player"),
+    };
+    let player = live.player;
+    let entity_ref = world.entity(entity);
+    let captured = capture(&types, &mut live, entity_ref, now, limit);
+    let is_due = occasion == Occasion::Request || (live.unsaved && live.in_flight == 0);
+    let mut server = world.resource_mut::<Server>();
+    if captured.is_ok() && is_due {
+        queue(&server, entity, &mut live);
+    }
+    server.players.insert(entity, Player::Live(live));
+    if let Err(error) = captured {
+        answer(world, entity, player, Err(error));
+    }
+}
+
+/// Hands what was captured to the session's queue.
+fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
+    let (player, reporter) = (live.player, server.reporter.clone());
+    live.unsaved = false;
+    live.in_flight += 1;
+    live.session.save(live.document.clone(), move |result| {
+        let result = result.map(|_| ()).map_err(SaveError::from);
+        // Nobody is left to hear it after the app is gone.
+        let _ = reporter.send(Report::Saved { entity, player, result });
+    });
+}
+
+/// Takes in the answer to a save of a session that goes on.
+pub(super) fn apply(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
+    let mut server = world.resource_mut::<Server>();
+    if let Some(live) = server.live_mut(entity).filter(|live| live.player == player) {
+        live.in_flight = live.in_flight.saturating_sub(1);
+        // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
+        live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
+    }
+    let lost = result == Err(SaveError::LockLost);
+    answer(world, entity, player, result);
+    if lost && world.resource_mut::<Server>().live_mut(entity).is_some_and(|live| live.player == player) {
+        leave::end(world, entity, SessionEnd::LockLost);
+    }
+}
+
+/// Tells the game how a save ended, and keeps [`SaveBlocked`] in step with it.
+fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
+    let blocked = match &result {
+        Ok(()) => Some(None),
+        Err(error) if error.is_rejection() => Some(Some(error.clone())),
+        Err(_) => None, // Says nothing about the data.
+    };
+    if let (Some(live), Some(blocked)) = (world.resource_mut::<Server>().live_mut(entity), blocked)
+        && (blocked.is_some() || live.blocked)
+    {
+        live.blocked = blocked.is_some();
+        match (world.get_entity_mut(entity), blocked) {
+            (Ok(mut entity), Some(reason)) => drop(entity.insert(SaveBlocked::new(reason))),
+            (Ok(mut entity), None) => drop(entity.remove::<SaveBlocked>()),
+            (Err(_), _) => {}
+        }
+    }
+    note(world, player, &result);
+    world.trigger(PlayerSaved { entity, player, is_final: false, result });
+    world.flush();
+}
+
+/// Counts and logs how a save ended.
+pub(super) fn note(world: &mut World, player: PlayerId, result: &Result<(), SaveError>) {
+    let mut stats = world.resource_mut::<ServerStats>();
+    match result {
+        Ok(()) => stats.saves += 1,
+        Err(SaveError::Skipped) => {}
+        Err(error) => {
+            stats.save_failures += 1;
+            warn!("player {player} was not saved: {error}");
+        }
+    }
+}
+
+/// Keeps remembered ticks comparable: Bevy's own are clamped from time to time, so that they never wrap around.
+pub(super) fn keep_ticks_in_range(check: On<CheckChangeTicks>, mut server: ResMut<Server>) {
+    for player in server.players.values_mut() {
+        if let Player::Live(live) = player {
+            live.captured.check_tick(*check);
+        }
+    }
+}
+
+impl From<session::SaveError> for SaveError {
+    fn from(error: session::SaveError) -> Self {
+        match error {
+            session::SaveError::LockLost { .. } => Self::LockLost,
+            session::SaveError::Unavailable { message, .. } => Self::Unavailable { message },
+            session::SaveError::Rejected { message, .. } => Self::Rejected { message },
+            session::SaveError::Skipped { .. } => Self::Skipped,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Counters for a status line or a metrics exporter.
+
+use bevy::prelude::*;
+
+/// What the server has done since it started.
+#[derive(Resource, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Loads that ended with a session.
+    pub loads: u64,
+    /// Loads that failed.
+    pub load_failures: u64,
+    /// Saves that are durable, final ones included.
+    pub saves: u64,
+    /// Saves that failed. Many of them are tried again by a later save.
+    pub save_failures: u64,
+}

@@ -1,0 +1,101 @@
+//! Autosave: every changed player once per interval, spread over it.
+
+mod support;
+
+use std::time::Duration;
+
+use bevy::prelude::*;
+use bevy_player_data::{
+    prelude::*,
+    store::{Fault, Op},
+    testing::FaultyStore,
+};
+use support::*;
+
+/// The interval in updates, at the 16 ms that `support::bare_server` lets pass in each.
+const UPDATES: u64 = 100;
+
+fn every_hundred_updates() -> ServerSettings {
+    ServerSettings { autosave: Some(Duration::from_millis(16 * UPDATES)), ..quick("a") }
+}
+
+#[test]
+fn a_changed_player_is_saved_within_the_interval_without_being_asked() {
+    let store = MemoryStore::default();
+    let mut app = server(store.clone(), every_hundred_updates());
+    let ada = app.join_and_load("ada");
+    app.set(ada, Coins(5));
+    for _ in 0..=UPDATES {
+        app.update();
+    }
+    app.until_heard("ada is saved", |told| matches!(told, Told::Saved { is_final: false, result: Ok(()), .. }));
+    assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(5)));
+}
+
+#[test]
+fn an_unchanged_player_is_not_written() {
+    let store = MemoryStore::default();
+    let mut app = server(store.clone(), every_hundred_updates());
+    let ada = app.join_and_load("ada");
+    assert_eq!(app.save(ada, "ada"), Ok(()));
+    let before = row(&store, "ada").unwrap();
+    app.forget();
+    for _ in 0..3 * UPDATES {
+        app.update();
+    }
+    assert_eq!(row(&store, "ada").unwrap(), before);
+    assert_eq!(app.heard(), [], "nothing was queued either");
+}
+
+#[test]
+fn no_update_pays_for_everybody() {
+    let rows = MemoryStore::default();
+    let mut app = server(FaultyStore::new(rows, 1), every_hundred_updates());
+    let everybody: Vec<_> = (0..1000).map(|player| app.join(&player.to_string())).collect();
+    app.until("everybody is loaded", |world| world.query::<&PlayerSession>().iter(world).count() == 1000);
+    // Loading took more than an interval, or not: from here on everybody changes all the time.
+    let mut most = 0;
+    for round in 1..=3 * UPDATES {
+        for &entity in &everybody {
+            app.world_mut().get_mut::<Coins>(entity).unwrap().0 = round;
+        }
+        app.forget();
+        app.update();
+        let saved = app.heard().iter().filter(|told| matches!(told, Told::Saved { .. })).count();
+        most = most.max(saved);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(most > 0, "nothing was saved at all");
+    assert!(most < 300, "{most} of 1000 players were saved in one update of {UPDATES}");
+}
+
+#[test]
+fn a_player_whose_save_is_still_on_its_way_is_not_queued_twice() {
+    let store = FaultyStore::new(MemoryStore::default(), 1);
+    let faults = store.faults();
+    let mut app = server(store, every_hundred_updates());
+    let ada = app.join_and_load("ada");
+    faults.fail_next(Op::Commit, 1, Fault::Hang);
+    for round in 1..=5 * UPDATES {
+        app.world_mut().get_mut::<Coins>(ada).unwrap().0 = round;
+        app.update();
+    }
+    let queued = app
+        .world_mut()
+        .run_system_cached(|server: PlayerDataServer| server.queue_len_of(id("ada")))
+        .unwrap();
+    assert_eq!(queued, 1);
+    faults.resume();
+}
+
+#[test]
+fn autosave_can_be_turned_off() {
+    let store = MemoryStore::default();
+    let mut app = server(store.clone(), ServerSettings { autosave: None, ..quick("a") });
+    let ada = app.join_and_load("ada");
+    app.set(ada, Coins(5));
+    for _ in 0..3 * UPDATES {
+        app.update();
+    }
+    assert_eq!(row(&store, "ada").unwrap().document, None);
+}
