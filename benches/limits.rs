@@ -192,7 +192,7 @@ impl Bare {
                     "UPDATE players SET version = version + 1, last_seq = ?2, saved_at = ?2, document = ?3
                      WHERE player_id = ?1",
                 )
-                .and_then(|mut update| update.execute(params![player_id(player), round, document.as_bytes()]))
+                .and_then(|mut update| update.execute(params![player_id(player), round as i64, document.as_bytes()]))
                 .expect("the row is there");
         }
         self.connection.execute_batch("COMMIT").expect("there is room on the disk");

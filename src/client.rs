@@ -23,7 +23,7 @@ use crate::{
     player::{OwnPlayer, PlayerSession, SaveBlocked, SaveError},
     registry::{self, Registry},
     replication::{
-        ChannelCheck, PublicTypes, ReplicationSettings, client_channels, warn_about_channels, warn_about_plugin,
+        ChannelCheck, NeedsPlugin, PublicTypes, ReplicationSettings, client_channels, warn_about_channels,
     },
     systems::{self, PlayerDataSystems},
 };
@@ -56,6 +56,13 @@ impl Plugin for PlayerDataClientPlugin {
         systems::configure(app);
         registry::freeze_at_first_update(app);
         app.insert_resource(ReplicationClient::new(self.settings.clone()))
+            .add_plugins((
+                NeedsPlugin::<RenetClient, RenetClientPlugin>::new("RenetClient", "RenetClientPlugin"),
+                NeedsPlugin::<NetcodeClientTransport, NetcodeClientPlugin>::new(
+                    "NetcodeClientTransport",
+                    "NetcodeClientPlugin",
+                ),
+            ))
             .add_systems(PreStartup, number_public_types.after(registry::freeze_registry))
             .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
             .add_observer(take_up_client);
@@ -63,24 +70,6 @@ impl Plugin for PlayerDataClientPlugin {
         if let Some(client) = app.world().get_resource::<RenetClient>() {
             let check = check_channels(client, &self.settings);
             app.world_mut().resource_mut::<ReplicationClient>().channel = check;
-        }
-    }
-
-    fn finish(&self, app: &mut App) {
-        let missing = if !app.is_plugin_added::<RenetClientPlugin>() {
-            Some("RenetClientPlugin")
-        } else if app.world().contains_resource::<NetcodeClientTransport>()
-            && !app.is_plugin_added::<NetcodeClientPlugin>()
-        {
-            Some("NetcodeClientPlugin")
-        } else {
-            None
-        };
-        app.world_mut().resource_mut::<ReplicationClient>().missing_plugin = missing;
-        if let Some(plugin) = missing
-            && app.world().contains_resource::<RenetClient>()
-        {
-            warn_about_plugin("RenetClient", plugin);
         }
     }
 }
@@ -136,7 +125,6 @@ struct ReplicationClient {
     is_replaced: bool,
     /// Public types whose bytes could not be read, which is said once.
     undecodable: HashSet<u16>,
-    missing_plugin: Option<&'static str>,
 }
 
 impl ReplicationClient {
@@ -148,7 +136,6 @@ impl ReplicationClient {
             connection: None,
             is_replaced: false,
             undecodable: HashSet::default(),
-            missing_plugin: None,
         }
     }
 }
@@ -174,7 +161,4 @@ fn take_up_client(
 ) {
     replication.channel = check_channels(&client, &replication.settings);
     replication.is_replaced = true;
-    if let Some(plugin) = replication.missing_plugin {
-        warn_about_plugin("RenetClient", plugin);
-    }
 }

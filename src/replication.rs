@@ -33,6 +33,7 @@ mod channel;
 mod flow;
 #[cfg(feature = "server")]
 mod link;
+mod plugins;
 pub(crate) mod protocol;
 mod public_types;
 #[cfg(feature = "server")]
@@ -49,7 +50,9 @@ pub use channel::{ConnectionConfigExt, PlayerDataChannels};
 pub use stats::{ClientStats, ReplicationStats};
 
 #[cfg(feature = "client")]
-pub(crate) use channel::{ChannelCheck, client_channels, warn_about_channels, warn_about_plugin};
+pub(crate) use channel::{ChannelCheck, client_channels, warn_about_channels};
+#[cfg(feature = "client")]
+pub(crate) use plugins::NeedsPlugin;
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
 pub(crate) use watch::{disconnect_after_send, install_server};
@@ -67,10 +70,10 @@ pub struct ReplicationSettings {
     /// component changes without a change of its key or `VERSION`. At most 128 bytes. Default: empty.
     pub game_version: String,
     /// The most that may be on its way to one client, in bytes, counted until the client says that it has applied it.
-    /// However large, it is never more than half of what the channel holds. Default: 1 MiB.
+    /// However large, it is never more than half of what the channel holds. At least 16 KiB. Default: 1 MiB.
     pub max_outstanding: usize,
-    /// How many messages of one client are read per tick; the others wait in the channel, which disconnects the client
-    /// when it is full. Default: 64.
+    /// How many messages of one client are read per tick, at least 1; the others wait in the channel, which disconnects
+    /// the client when it is full. Default: 64.
     pub messages_per_tick: u32,
     /// After how many messages that make no sense a client is disconnected. Default: 8.
     pub strikes: u32,
@@ -98,5 +101,8 @@ impl ReplicationSettings {
         let length = self.game_version.len();
         let limit = protocol::GAME_VERSION_LIMIT;
         assert!(length <= limit, "the `game_version` has {length} bytes, and the handshake has room for {limit}");
+        let outstanding = self.max_outstanding;
+        assert!(outstanding >= 16 * 1024, "`max_outstanding` is {outstanding}, and must be at least 16 KiB");
+        assert!(self.messages_per_tick > 0, "`messages_per_tick` is 0: no client would ever be heard");
     }
 }

@@ -52,6 +52,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Rejected`] when this boot is already registered under another name.
     fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>>;
 
+    /// Reads every server's lease and raises none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>>;
+
     /// Deletes this server's row and gives its name back: the orderly end of a server. Locks that still hang on it
     /// are free from now on. Retiring a server that has no row succeeds.
     ///

@@ -34,7 +34,7 @@ mod round_trip;
 mod scripted_server;
 
 #[cfg(feature = "server")]
-pub use crate::store::{FaultyStore, Faults};
+pub use crate::store::{Fault, FaultRates, Faults, FaultyStore, Op};
 pub use local_connection::{LocalConnection, Way};
 pub use round_trip::assert_round_trip;
 #[cfg(feature = "server")]

@@ -72,7 +72,7 @@ impl ConnectionConfigExt for ConnectionConfig {
 
     fn with_player_data_channels(mut self, channels: PlayerDataChannels) -> Self {
         let PlayerDataChannels { to_client, to_server, to_client_memory, to_server_memory, resend_time } = channels;
-        assert!(to_client_memory >= 64 * 1024, "`to_client_memory` is {to_client_memory}, and must be at least 64 KiB");
+        assert!(to_client_memory >= MIN_TO_CLIENT_MEMORY, "`to_client_memory` is {to_client_memory}, and must be at least 64 KiB");
         assert!(to_server_memory >= 4 * 1024, "`to_server_memory` is {to_server_memory}, and must be at least 4 KiB");
         append(&mut self.server_channels_config, to_client, to_client_memory, resend_time);
         append(&mut self.client_channels_config, to_server, to_server_memory, resend_time);
@@ -92,6 +92,9 @@ fn append(configs: &mut Vec<ChannelConfig>, id: u8, memory: usize, resend_time: 
         send_type: SendType::ReliableOrdered { resend_time },
     });
 }
+
+/// The least that the channel to a client has to hold, in bytes.
+pub(super) const MIN_TO_CLIENT_MEMORY: usize = 64 * 1024;
 
 /// What a look at a renet resource says about our channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,11 +187,6 @@ pub(crate) fn warn_about_channels(resource: &str, channels: PlayerDataChannels) 
         "the `{resource}` has no reliable ordered channels for player data (id {to_client} to clients, {to_server} to \
          the server), so none is replicated: make it with `{line}`"
     );
-}
-
-/// Says which line to add for a plugin.
-pub(crate) fn warn_about_plugin(resource: &str, plugin: &str) {
-    warn!("there is a `{resource}` and no `{plugin}`, so it does nothing: add `app.add_plugins({plugin})`");
 }
 
 #[cfg(test)]

@@ -8,21 +8,26 @@ use std::time::Duration;
 
 use bevy::{
     ecs::entity::EntityHashMap,
-    platform::{collections::{HashMap, HashSet}, time::Instant},
+    platform::{
+        collections::{HashMap, HashSet},
+        time::Instant,
+    },
     prelude::*,
+    utils::once,
 };
 use bevy_renet::{
     RenetServer, RenetServerEvent, RenetServerPlugin,
     netcode::{NetcodeServerPlugin, NetcodeServerTransport},
     renet::{ClientId, ServerEvent},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     ReplicationSettings, ReplicationStats,
-    channel::{ChannelCheck, server_channels, warn_about_channels, warn_about_plugin},
+    channel::{ChannelCheck, MIN_TO_CLIENT_MEMORY, server_channels, warn_about_channels},
     flow::Flow,
     link::{Farewell, Link, News},
+    plugins::NeedsPlugin,
     protocol::ToClient,
     public_types::PublicTypes,
     receive, send,
@@ -47,7 +52,13 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
     app.insert_resource(ReplicationServer::new(settings))
         .init_resource::<ReplicationStats>()
         .init_resource::<ChangeLog>()
-        .add_plugins(PluginCheck)
+        .add_plugins((
+            NeedsPlugin::<RenetServer, RenetServerPlugin>::new("RenetServer", "RenetServerPlugin"),
+            NeedsPlugin::<NetcodeServerTransport, NetcodeServerPlugin>::new(
+                "NetcodeServerTransport",
+                "NetcodeServerPlugin",
+            ),
+        ))
         .add_systems(PreStartup, track_public_types.after(registry::freeze_registry))
         .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
         .add_systems(PostUpdate, send::send.in_set(PlayerDataSystems::Send).run_if(send::has_something_to_do))
@@ -99,7 +110,6 @@ pub(crate) struct ReplicationServer {
     pub(super) next_epoch: u32,
     /// Public types that could not be encoded, which is said once.
     pub(super) unencodable: HashSet<u16>,
-    missing_plugin: Option<&'static str>,
 }
 
 impl ReplicationServer {
@@ -114,7 +124,6 @@ impl ReplicationServer {
             pending: Vec::new(),
             next_epoch: 1,
             unencodable: HashSet::default(),
-            missing_plugin: None,
         }
     }
 
@@ -147,15 +156,15 @@ impl ReplicationServer {
     /// Has the client disconnected after it was sent `message`; false if there is no such client. The first message
     /// counts.
     pub(super) fn say_goodbye(&mut self, client: ClientId, message: ToClient) -> bool {
-        let until = Instant::now() + self.settings.farewell_timeout;
+        let timeout = if self.channel.is_usable() { self.settings.farewell_timeout } else { Duration::ZERO };
+        let until = Instant::now() + timeout;
         self.set_farewell(client, Farewell { message, frame: None, until, is_muted: false })
     }
 
     /// Has a client that is no longer listened to disconnected after the next send.
     pub(super) fn throw_out(&mut self, client: ClientId, reason: &str) {
         let message = ToClient::Goodbye { reason: reason.to_owned() };
-        let until = Instant::now() + Duration::ZERO;
-        self.set_farewell(client, Farewell { message, frame: None, until, is_muted: true });
+        self.set_farewell(client, Farewell { message, frame: None, until: Instant::now(), is_muted: true });
     }
 
     fn set_farewell(&mut self, client: ClientId, farewell: Farewell) -> bool {
@@ -210,9 +219,6 @@ fn take_up_server(
     mut replication: ResMut<ReplicationServer>,
 ) {
     replication.channel = check_channels(&server, replication.settings.channels);
-    if let Some(plugin) = replication.missing_plugin {
-        warn_about_plugin("RenetServer", plugin);
-    }
 }
 
 fn drop_server(
@@ -243,6 +249,12 @@ fn follow_connections(
                 }
                 _ => 0,
             };
+            if replication.channel.is_usable() && channel < MIN_TO_CLIENT_MEMORY {
+                once!(warn!(
+                    "the channel to client {client_id} has room for {channel} bytes, too few for player data: give it \
+                     a `max_memory_usage_bytes` of {MIN_TO_CLIENT_MEMORY} or more"
+                ));
+            }
             let link = Link::new(Flow::new(settings.max_outstanding, channel), settings.strikes);
             replication.disconnected(client_id);
             replication.links.insert(client_id, link);
@@ -310,29 +322,4 @@ fn note_save(saved: On<PlayerSaved>, mut replication: ResMut<ReplicationServer>)
 
 fn note_end(ended: On<PlayerSessionEnded>, mut replication: ResMut<ReplicationServer>) {
     replication.note(ended.entity, |news| news.ended = Some(ended.reason));
-}
-
-/// Finds out, once all plugins are there, whether renet's are among them.
-struct PluginCheck;
-
-impl Plugin for PluginCheck {
-    fn build(&self, _: &mut App) {}
-
-    fn finish(&self, app: &mut App) {
-        let missing = if !app.is_plugin_added::<RenetServerPlugin>() {
-            Some("RenetServerPlugin")
-        } else if app.world().contains_resource::<NetcodeServerTransport>()
-            && !app.is_plugin_added::<NetcodeServerPlugin>()
-        {
-            Some("NetcodeServerPlugin")
-        } else {
-            None
-        };
-        app.world_mut().resource_mut::<ReplicationServer>().missing_plugin = missing;
-        if let Some(plugin) = missing
-            && app.world().contains_resource::<RenetServer>()
-        {
-            warn_about_plugin("RenetServer", plugin);
-        }
-    }
 }

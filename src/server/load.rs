@@ -176,6 +176,7 @@ impl From<OpenError> for LoadError {
         match error {
             OpenError::SessionLocked { server, .. } => Self::SessionLocked { server },
             OpenError::Corrupt { message, .. } => Self::Corrupt { message },
+            OpenError::Newer { message, .. } => Self::Newer { message },
             OpenError::Cancelled { .. } => Self::Left,
             other => Self::Unavailable { message: other.to_string() },
         }

@@ -35,6 +35,15 @@ pub enum OpenError {
         /// What is wrong with it.
         message: String,
     },
+    /// The document has a form that only newer code knows. The bytes are left as they are, and nobody holds the lock:
+    /// update the server.
+    #[error("the stored data of player {player} is newer than this server: {message}")]
+    Newer {
+        /// Whose data.
+        player: PlayerId,
+        /// What is newer about it.
+        message: String,
+    },
     /// The load was cancelled: the player left, or the server is shutting down.
     #[error("the load of player {player} was cancelled")]
     Cancelled {

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{SessionSettings, Sessions, lease::LeaseWatch, queue::catch_panic, settle};
-use crate::store::{LapsedLease, Lease, Leases, ServerId, StoreError};
+use crate::store::{LapsedLease, Lease, Leases, ServerId, ServerLease, StoreError};
 
 /// How often a server that holds no lease yet asks for it, if its beat is not faster than that anyway.
 const EAGER_BEAT: Duration = Duration::from_millis(500);
@@ -65,9 +65,17 @@ struct State {
     /// Since when the lease could have been refreshed: the first tick.
     started: Option<Instant>,
     name_taken_since: Option<Instant>,
+    /// The other boot of our name, and how often its beat was seen to move.
+    namesake: Option<Namesake>,
     warned: bool,
     trouble: String,
     watch: LeaseWatch,
+}
+
+struct Namesake {
+    server: ServerId,
+    beat: u64,
+    moves: u32,
 }
 
 impl Heartbeat {
@@ -86,6 +94,7 @@ impl Heartbeat {
                 refreshed: None,
                 started: None,
                 name_taken_since: None,
+                namesake: None,
                 warned: false,
                 trouble: "the store has not answered yet".to_owned(),
                 watch: LeaseWatch::new(settings.lease_ttl),
@@ -169,6 +178,7 @@ impl Heartbeat {
             Ok(leases) => {
                 state.watch.read(asked, Instant::now(), &leases);
                 state.name_taken_since = None;
+                state.namesake = None;
                 if std::mem::take(&mut state.warned) {
                     info!("the lease of server `{}` is refreshed again", self.lease.name);
                 }
@@ -189,9 +199,23 @@ impl Heartbeat {
         }
     }
 
+    /// Looks at the other boot of our name. A predecessor that is still flushing has stopped beating (but for a beat
+    /// that was under way), so one whose beat keeps moving is a server that runs.
+    fn observe_namesake(&self, leases: &Leases) {
+        let mut state = self.lock();
+        let ours = |lease: &&ServerLease| lease.name == self.lease.name && lease.server != self.lease.server;
+        let Some(&ServerLease { server, beat, .. }) = leases.servers.iter().find(ours) else { return };
+        let moves = match &state.namesake {
+            Some(seen) if seen.server == server => seen.moves + u32::from(seen.beat != beat),
+            _ => 0,
+        };
+        state.namesake = Some(Namesake { server, beat, moves });
+    }
+
     fn name_taken(&self, state: &mut State, now: Instant) {
         let since = *state.name_taken_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < self.name_timeout {
+        let is_running = state.namesake.as_ref().is_some_and(|namesake| namesake.moves > 1);
+        if !is_running && now.saturating_duration_since(since) < self.name_timeout {
             if self.enter(LeaseState::WaitingForName) {
                 info!(
                     "waiting for the running server named `{}` to end",
@@ -246,6 +270,11 @@ async fn beat(sessions: &Sessions) {
             .await
             .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)))
     };
+    if matches!(answer, Err(StoreError::NameTaken { .. }))
+        && let Ok(leases) = inner.settings.retry.attempt(inner.store.leases()).await
+    {
+        heartbeat.observe_namesake(&leases);
+    }
     let reached = answer.is_ok();
     heartbeat.end(asked, answer);
     if reached {

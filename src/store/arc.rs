@@ -12,6 +12,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).lease(lease)
     }
 
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        (**self).leases()
+    }
+
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         (**self).retire(server)
     }

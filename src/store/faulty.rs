@@ -130,6 +130,10 @@ impl Store for FaultyStore {
         }))
     }
 
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        Box::pin(self.call(Op::Leases, |store| Box::pin(async move { store.leases().await })))
+    }
+
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.call(Op::Retire, move |store| {
             Box::pin(async move { store.retire(server).await })

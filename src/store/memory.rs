@@ -114,6 +114,10 @@ impl Store for MemoryStore {
         Box::pin(async move { self.connection.tables().lease(self.connection.id, lease) })
     }
 
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().leases()) })
+    }
+
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let hold = NameHold {
@@ -190,13 +194,17 @@ impl Tables {
         self.servers
             .retain(|&other, row| other == server || row.name != name);
         self.servers.entry(server).or_insert(Beat { name, beat: 0 }).beat += 1;
-        Ok(Leases {
+        Ok(self.leases())
+    }
+
+    fn leases(&self) -> Leases {
+        Leases {
             servers: self
                 .servers
                 .keys()
                 .filter_map(|&server| self.lease_of(server))
                 .collect(),
-        })
+        }
     }
 
     fn lease_of(&self, server: ServerId) -> Option<ServerLease> {

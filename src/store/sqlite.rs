@@ -129,6 +129,10 @@ impl Store for SqliteStore {
         Box::pin(self.shared.writer.ask(0, move |tables| tables.lease(&lease)))
     }
 
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        Box::pin(self.shared.reader.ask(tables::leases))
+    }
+
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.shared.writer.ask(0, move |tables| tables.retire(server)))
     }

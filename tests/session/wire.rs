@@ -181,6 +181,12 @@ impl Store for Wire {
         })
     }
 
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.leases().await })
+        })
+    }
+
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         self.send(Op::Other, move |store| {
             Box::pin(async move { store.retire(server).await })

@@ -6,7 +6,7 @@ use tracing::{debug, info};
 
 use super::{Load, Opened};
 use crate::{
-    document::Document,
+    document::{Document, DocumentError},
     session::{
         OpenError, Session, Sessions,
         commit::{Core, Hold},
@@ -171,10 +171,13 @@ async fn finish(sessions: &Sessions, load: &Load, turn: &mut Turn, acquired: Acq
         Err(error) => {
             // Answered once the lock is free again, or when the time is up.
             let message = error.to_string();
-            let corrupt = OpenError::Corrupt { player, message };
-            load.trouble(corrupt.clone());
+            let unreadable = match error {
+                DocumentError::Newer { .. } => OpenError::Newer { player, message },
+                _ => OpenError::Corrupt { player, message },
+            };
+            load.trouble(unreadable.clone());
             settle::release(sessions, hold, settle::FIRST_SEQ, turn).await;
-            load.abandon(corrupt);
+            load.abandon(unreadable);
         }
     }
 }

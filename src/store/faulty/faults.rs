@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub enum Op {
     /// [`Store::lease`](crate::store::Store::lease)
     Lease,
+    /// [`Store::leases`](crate::store::Store::leases)
+    Leases,
     /// [`Store::retire`](crate::store::Store::retire)
     Retire,
     /// [`Store::acquire`](crate::store::Store::acquire)

@@ -53,7 +53,7 @@ impl Tables<'_> {
              ON CONFLICT (boot_id) DO UPDATE SET beat = beat + 1",
             (boot_id, name, now()),
         )?;
-        self.leases()
+        leases(self.connection)
     }
 
     pub(super) fn retire(&mut self, server: ServerId) -> Result<(), Failure> {
@@ -213,18 +213,6 @@ impl Tables<'_> {
         )
     }
 
-    fn leases(&self) -> Result<Leases, Failure> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT boot_id, name, beat FROM servers ORDER BY boot_id")?;
-        let mut rows = statement.query([])?;
-        let mut servers = Vec::new();
-        while let Some(row) = rows.next()? {
-            servers.push(server_lease(row)?);
-        }
-        Ok(Leases { servers })
-    }
-
     fn lease_of(&self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
         let sql = "SELECT boot_id, name, beat FROM servers WHERE boot_id = ?1";
         self.first(sql, [server.into_bytes()], server_lease)
@@ -248,6 +236,18 @@ impl Tables<'_> {
         self.connection.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
+}
+
+/// Every server's lease.
+pub(super) fn leases(connection: &Connection) -> Result<Leases, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT boot_id, name, beat FROM servers ORDER BY boot_id")?;
+    let mut rows = statement.query([])?;
+    let mut servers = Vec::new();
+    while let Some(row) = rows.next()? {
+        servers.push(server_lease(row)?);
+    }
+    Ok(Leases { servers })
 }
 
 fn server_lease(row: &Row<'_>) -> Result<ServerLease, Failure> {
