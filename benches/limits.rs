@@ -30,16 +30,16 @@ struct Saved(usize);
 struct Scale {
     rounds: usize,
     savers: usize,
-    leavers: usize,
+    leavers: [usize; 2],
 }
 
 fn main() {
     // Cargo itself passes `--bench`.
     let quick = std::env::args().any(|argument| argument == "--quick");
     let scale = if quick {
-        Scale { rounds: 1, savers: 100, leavers: 200 }
+        Scale { rounds: 1, savers: 100, leavers: [100, 200] }
     } else {
-        Scale { rounds: 7, savers: 1_000, leavers: 10_000 }
+        Scale { rounds: 7, savers: 1_000, leavers: [1_000, 10_000] }
     };
     println!("{} alternating rounds; medians; ratio = crate / bare rusqlite (1.00 is the limit)\n", scale.rounds);
     println!("| what | crate | bare | ratio |");
@@ -47,7 +47,9 @@ fn main() {
     for bytes in [1024, 16 * 1024] {
         saves(&scale, bytes);
     }
-    exits(&scale, 4096);
+    for players in scale.leavers {
+        exits(scale.rounds.min(5), players, 4096);
+    }
 }
 
 /// `savers` players change and are all saved: changed component → acknowledged commit.
@@ -78,14 +80,14 @@ fn saves(scale: &Scale, bytes: usize) {
     );
 }
 
-/// `leavers` changed players are saved and unlocked by an `AppExit`.
-fn exits(scale: &Scale, bytes: usize) {
+/// `players` changed players are saved and unlocked by an `AppExit`.
+fn exits(rounds: usize, players: usize, bytes: usize) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let folder = tempfile::tempdir().expect("a folder for the files");
-    let mut bare = Bare::new(&folder.path().join("bare.db"), scale.leavers);
+    let mut bare = Bare::new(&folder.path().join("bare.db"), players);
     let path = folder.path().join("crate.db");
-    for round in 0..=scale.rounds.min(5) {
-        let mut app = loaded_app(&path, scale.leavers);
+    for round in 0..=rounds {
+        let mut app = loaded_app(&path, players);
         change_everybody(&mut app, bytes, round);
         app.world_mut().write_message(AppExit::Success);
         let started = Instant::now();
@@ -101,7 +103,7 @@ fn exits(scale: &Scale, bytes: usize) {
     let (ours, theirs) = (median(ours), median(theirs));
     println!(
         "| exit flush of {} players of {} KiB (time) | {ours:.0?} | {theirs:.0?} | {:.2} |",
-        scale.leavers,
+        players,
         bytes / 1024,
         ours.as_secs_f64() / theirs.as_secs_f64()
     );

@@ -33,7 +33,10 @@ enum Order {
 }
 
 fn app(order: Order, player_data: impl Plugin) -> App {
-    let replicon = (RepliconPlugins.set(ServerPlugin::new(PostUpdate)), RepliconRenetPlugins);
+    let replicon = (
+        RepliconPlugins.set(ServerPlugin::new(PostUpdate)),
+        RepliconRenetPlugins,
+    );
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, StatesPlugin))
         .insert_resource(TimeUpdateStrategy::ManualDuration(TICK));
@@ -41,7 +44,9 @@ fn app(order: Order, player_data: impl Plugin) -> App {
         Order::RepliconFirst => app.add_plugins(replicon).add_plugins(player_data),
         Order::RepliconLast => app.add_plugins(player_data).add_plugins(replicon),
     };
-    app.add_plugins(shared_data).replicate::<Position>().add_client_message::<Jump>(Channel::Ordered);
+    app.add_plugins(shared_data)
+        .replicate::<Position>()
+        .add_client_message::<Jump>(Channel::Ordered);
     app.finish();
     app.cleanup();
     app
@@ -72,22 +77,35 @@ fn both_work(order: Order) {
     let config = config(&client);
     let connection = LocalConnection::open(&mut server, &mut client, 1, config);
     let id = PlayerId::from_name("ada");
-    let player = server.world_mut().spawn((PersistentPlayer(id), PlayerClient(1), Replicated, Position(1, 2))).id();
-    let mut steps = |server: &mut App, client: &mut App| {
+    let player = server
+        .world_mut()
+        .spawn((PersistentPlayer(id), PlayerClient(1), Replicated, Position(1, 2)))
+        .id();
+    let steps = |server: &mut App, client: &mut App| {
         for _ in 0..10 {
             connection.step(server, client);
         }
     };
     steps(&mut server, &mut client);
-    server.world_mut().finish_load(player, false, (Coins(412), Guild("owls".to_owned())));
+    server
+        .world_mut()
+        .finish_load(player, false, (Coins(412), Guild("owls".to_owned())));
     client.world_mut().write_message(Jump);
     steps(&mut server, &mut client);
-    server.world_mut().entity_mut(player).insert((Coins(413), Position(3, 4)));
+    server
+        .world_mut()
+        .entity_mut(player)
+        .insert((Coins(413), Position(3, 4)));
     steps(&mut server, &mut client);
 
     let world = client.world_mut();
-    let mirrors: Vec<_> = world.query::<(&Coins, &Guild, &OwnPlayer, &PlayerSession)>().iter(world).collect();
-    let [(coins, guild, ..)] = mirrors[..] else { panic!("one mirror, not {}", mirrors.len()) };
+    let mirrors: Vec<_> = world
+        .query::<(&Coins, &Guild, &OwnPlayer, &PlayerSession)>()
+        .iter(world)
+        .collect();
+    let [(coins, guild, ..)] = mirrors[..] else {
+        panic!("one mirror, not {}", mirrors.len())
+    };
     assert_eq!((coins, guild), (&Coins(413), &Guild("owls".to_owned())));
     let positions: Vec<_> = world.query::<&Position>().iter(world).copied().collect();
     assert_eq!(positions, [Position(3, 4)]);

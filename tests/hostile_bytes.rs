@@ -27,11 +27,17 @@ struct Mallory {
 impl Mallory {
     fn connect(server: &mut App, id: ClientId) -> Self {
         // Its own side of the channel has no limit to speak of.
-        let channels = PlayerDataChannels { to_server_memory: 64 * 1024 * 1024, ..default() };
+        let channels = PlayerDataChannels {
+            to_server_memory: 64 * 1024 * 1024,
+            ..default()
+        };
         let mut renet =
             renet::RenetClient::new(ConnectionConfig::default().with_player_data_channels(channels));
         renet.set_connected();
-        server.world_mut().resource_mut::<RenetServer>().add_connection(id);
+        server
+            .world_mut()
+            .resource_mut::<RenetServer>()
+            .add_connection(id);
         Self { renet, id }
     }
 
@@ -111,7 +117,8 @@ fn honest_messages() -> Vec<Vec<u8>> {
             tap.process_packet_from(packet, 1).expect("it is connected");
         }
     }
-    let messages: Vec<Vec<u8>> = std::iter::from_fn(|| tap.receive_message(1, CHANNEL).map(Vec::from)).collect();
+    let messages: Vec<Vec<u8>> =
+        std::iter::from_fn(|| tap.receive_message(1, CHANNEL).map(Vec::from)).collect();
     assert!(messages.len() >= 2, "a hello and an acknowledgement");
     messages
 }
@@ -125,7 +132,8 @@ fn ten_thousand_random_and_mutated_messages_have_no_effect() {
     let honest = honest_messages();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut server = server();
-    let (mut ada, player) = Client::join_and_load(&mut server, 1, "ada", (Coins(412), Guild("owls".to_owned())));
+    let (mut ada, player) =
+        Client::join_and_load(&mut server, 1, "ada", (Coins(412), Guild("owls".to_owned())));
     let before = (ada.get::<Coins>(), ada.get::<Guild>());
 
     let mut next_id = 1000;
@@ -155,13 +163,25 @@ fn ten_thousand_random_and_mutated_messages_have_no_effect() {
 
     let stats = stats(&server);
     // What arrives after the last strike is not read any more.
-    assert!(stats.total.nonsense > 8_000, "{} were noticed", stats.total.nonsense);
-    assert!(stats.disconnected_for_nonsense > 1_000, "{} times", stats.disconnected_for_nonsense);
+    assert!(
+        stats.total.nonsense > 8_000,
+        "{} were noticed",
+        stats.total.nonsense
+    );
+    assert!(
+        stats.disconnected_for_nonsense > 1_000,
+        "{} times",
+        stats.disconnected_for_nonsense
+    );
     assert_eq!((ada.get::<Coins>(), ada.get::<Guild>()), before);
     assert_eq!(server.world().get(player), Some(&Coins(412)));
     assert_eq!(server.world().get(her_player), Some(&Coins(0)));
     assert!(ada.is_connected(&server));
-    server.world_mut().get_mut::<Coins>(player).expect("she has some").0 = 413;
+    server
+        .world_mut()
+        .get_mut::<Coins>(player)
+        .expect("she has some")
+        .0 = 413;
     ada.settle(&mut server);
     assert_eq!(ada.get(), Some(Coins(413)), "the server goes on");
 }
@@ -173,7 +193,11 @@ fn a_client_that_keeps_sending_nonsense_is_disconnected_and_others_are_not() {
     let mut mallory = Mallory::connect(&mut server, 2);
     let strikes = ReplicationSettings::default().strikes;
     for n in 1..=strikes {
-        assert!(mallory.is_connected(), "disconnected after {} of {strikes}", n - 1);
+        assert!(
+            mallory.is_connected(),
+            "disconnected after {} of {strikes}",
+            n - 1
+        );
         mallory.send(&[9; 10]);
         mallory.exchange(&mut server);
         server.update();
@@ -185,7 +209,11 @@ fn a_client_that_keeps_sending_nonsense_is_disconnected_and_others_are_not() {
     ada.settle(&mut server);
     assert!(ada.is_connected(&server));
     assert_eq!(stats(&server).disconnected_for_nonsense, 1);
-    assert_eq!(stats(&server).client(2), None, "nothing is kept of a client that is gone");
+    assert_eq!(
+        stats(&server).client(2),
+        None,
+        "nothing is kept of a client that is gone"
+    );
 }
 
 #[test]
@@ -212,7 +240,10 @@ fn a_flood_is_read_a_little_per_tick_and_overflows_the_flooders_own_channel() {
     let read_before = stats(&server).total.received_messages;
     server.update();
     let read = stats(&server).total.received_messages - read_before;
-    assert!(read <= u64::from(ReplicationSettings::default().messages_per_tick), "{read} in one tick");
+    assert!(
+        read <= u64::from(ReplicationSettings::default().messages_per_tick),
+        "{read} in one tick"
+    );
 
     let mut mallory = Mallory::connect(&mut server, 3);
     for _ in 0..2000 {
@@ -223,7 +254,10 @@ fn a_flood_is_read_a_little_per_tick_and_overflows_the_flooders_own_channel() {
     }
     server.update();
     mallory.exchange(&mut server);
-    assert!(!mallory.is_connected(), "renet gives up on a channel that is full");
+    assert!(
+        !mallory.is_connected(),
+        "renet gives up on a channel that is full"
+    );
     ada.settle(&mut server);
     assert_eq!(ada.get(), Some(Coins(1)));
     assert!(ada.is_connected(&server));

@@ -12,10 +12,7 @@ use bevy_player_data::{
     systems::{own_player_loaded, own_player_loading},
     testing::{LocalConnection, ScriptPlayer, ScriptedServerPlugin, headless_app},
 };
-use bevy_renet::{
-    RenetClient, RenetServer, RenetServerPlugin,
-    renet::ConnectionConfig,
-};
+use bevy_renet::{RenetClient, RenetServer, RenetServerPlugin, renet::ConnectionConfig};
 use net::*;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +21,12 @@ fn ada() -> PlayerId {
 }
 
 fn inventory(items: &[(&str, u32)]) -> Inventory {
-    Inventory(items.iter().map(|(item, count)| ((*item).to_owned(), *count)).collect())
+    Inventory(
+        items
+            .iter()
+            .map(|(item, count)| ((*item).to_owned(), *count))
+            .collect(),
+    )
 }
 
 fn guild(name: &str) -> Guild {
@@ -36,7 +38,12 @@ fn set<T: Component<Mutability = bevy::ecs::component::Mutable>>(
     player: Entity,
     change: impl FnOnce(&mut T),
 ) {
-    change(&mut server.world_mut().get_mut::<T>(player).expect("the player has it"));
+    change(
+        &mut server
+            .world_mut()
+            .get_mut::<T>(player)
+            .expect("the player has it"),
+    );
 }
 
 #[test]
@@ -57,21 +64,42 @@ fn everything_arrives_at_once_when_the_load_ends() {
     let mut server = server();
     let (mut client, player) = Client::join(&mut server, 1, "ada");
     client.app.init_resource::<Seen>().add_observer(
-        |add: On<Add, Coins>, players: Query<(&Coins, &Inventory, &Guild, &OwnPlayer, &PlayerSession)>, mut seen: ResMut<Seen>| {
+        |add: On<Add, Coins>,
+         players: Query<(&Coins, &Inventory, &Guild, &OwnPlayer, &PlayerSession)>,
+         mut seen: ResMut<Seen>| {
             let (coins, inventory, guild, ..) = players.get(add.entity).expect("everything is there");
             assert_eq!((coins, &*guild.0, inventory.0.len()), (&Coins(412), "owls", 1));
             seen.0 += 1;
         },
     );
     client.settle(&mut server);
-    let values = (Coins(412), inventory(&[("rope", 2)]), guild("owls"), Drawing::default(), CheatScore::default());
+    let values = (
+        Coins(412),
+        inventory(&[("rope", 2)]),
+        guild("owls"),
+        Drawing::default(),
+        CheatScore::default(),
+    );
     server.world_mut().finish_load(player, true, values);
     client.settle(&mut server);
-    assert_eq!(client.app.world().resource::<Seen>().0, 1, "the observer ran once");
+    assert_eq!(
+        client.app.world().resource::<Seen>().0,
+        1,
+        "the observer ran once"
+    );
     assert!(!client.has::<PlayerLoading>());
     assert!(!client.has::<CheatScore>());
-    assert_eq!(client.get::<PlayerSession>().map(|session| session.first_join()), Some(true));
-    assert_eq!(client.heard(), [Told::Loaded { player: ada(), first_join: true }]);
+    assert_eq!(
+        client.get::<PlayerSession>().map(|session| session.first_join()),
+        Some(true)
+    );
+    assert_eq!(
+        client.heard(),
+        [Told::Loaded {
+            player: ada(),
+            first_join: true
+        }]
+    );
 }
 
 #[test]
@@ -84,7 +112,13 @@ fn a_player_who_was_loaded_before_the_client_said_hello_is_shown() {
     let mut client = Client::connect(&mut server, 1);
     client.settle(&mut server);
     assert_eq!(client.get(), Some(Coins(5)));
-    assert_eq!(client.heard(), [Told::Loaded { player: ada(), first_join: false }]);
+    assert_eq!(
+        client.heard(),
+        [Told::Loaded {
+            player: ada(),
+            first_join: false
+        }]
+    );
 }
 
 #[test]
@@ -161,14 +195,24 @@ fn a_value_of_a_mebibyte_arrives_with_the_load_and_later() {
     let mut server = server();
     let first = "1".repeat(1024 * 1024);
     let (mut client, player) = Client::join(&mut server, 1, "ada");
-    server.world_mut().finish_load(player, false, (Coins(1), Drawing(first.clone())));
+    server
+        .world_mut()
+        .finish_load(player, false, (Coins(1), Drawing(first.clone())));
     client.until(&mut server, "the data is there", |world| {
-        world.query::<(&Coins, &Drawing)>().iter(world).any(|(_, drawing)| drawing.0 == first)
+        world
+            .query::<(&Coins, &Drawing)>()
+            .iter(world)
+            .any(|(_, drawing)| drawing.0 == first)
     });
     let second = "2".repeat(1024 * 1024);
-    set(&mut server, player, |drawing: &mut Drawing| drawing.0 = second.clone());
+    set(&mut server, player, |drawing: &mut Drawing| {
+        drawing.0 = second.clone()
+    });
     client.until(&mut server, "the new drawing is there", |world| {
-        world.query::<&Drawing>().iter(world).any(|drawing| drawing.0 == second)
+        world
+            .query::<&Drawing>()
+            .iter(world)
+            .any(|drawing| drawing.0 == second)
     });
 }
 
@@ -176,17 +220,28 @@ fn a_value_of_a_mebibyte_arrives_with_the_load_and_later() {
 fn small_changes_do_not_queue_behind_a_large_one() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", (Coins(1), Drawing::default()));
-    set(&mut server, player, |drawing: &mut Drawing| drawing.0 = "2".repeat(4 * 1024 * 1024));
+    set(&mut server, player, |drawing: &mut Drawing| {
+        drawing.0 = "2".repeat(4 * 1024 * 1024)
+    });
     client.step(&mut server);
     set(&mut server, player, |coins: &mut Coins| coins.0 = 2);
     client.until(&mut server, "the coins are there", |world| {
         world.query::<&Coins>().iter(world).any(|coins| coins.0 == 2)
     });
-    assert_eq!(client.get(), Some(Drawing::default()), "the drawing is still on its way");
+    assert_eq!(
+        client.get(),
+        Some(Drawing::default()),
+        "the drawing is still on its way"
+    );
     // A change of what is on its way comes after it.
-    set(&mut server, player, |drawing: &mut Drawing| drawing.0 = "3".to_owned());
+    set(&mut server, player, |drawing: &mut Drawing| {
+        drawing.0 = "3".to_owned()
+    });
     client.until(&mut server, "the newest drawing is there", |world| {
-        world.query::<&Drawing>().iter(world).any(|drawing| drawing.0 == "3")
+        world
+            .query::<&Drawing>()
+            .iter(world)
+            .any(|drawing| drawing.0 == "3")
     });
     client.settle(&mut server);
     assert_eq!(client.get(), Some(Drawing("3".to_owned())), "and stays");
@@ -195,16 +250,31 @@ fn small_changes_do_not_queue_behind_a_large_one() {
 #[test]
 fn many_values_that_do_not_fit_into_one_message_all_arrive() {
     let mut server = server();
-    let (mut client, player) =
-        Client::join_and_load(&mut server, 1, "ada", (Coins(1), Drawing::default(), guild(""), inventory(&[])));
-    set(&mut server, player, |drawing: &mut Drawing| drawing.0 = "d".repeat(12_000));
+    let (mut client, player) = Client::join_and_load(
+        &mut server,
+        1,
+        "ada",
+        (Coins(1), Drawing::default(), guild(""), inventory(&[])),
+    );
+    set(&mut server, player, |drawing: &mut Drawing| {
+        drawing.0 = "d".repeat(12_000)
+    });
     set(&mut server, player, |inventory: &mut Inventory| {
         inventory.0 = (0..1000).map(|n| (format!("item {n:05}"), n)).collect();
     });
-    server.world_mut().entity_mut(player).insert(guild(&"g".repeat(9_000)));
+    server
+        .world_mut()
+        .entity_mut(player)
+        .insert(guild(&"g".repeat(9_000)));
     client.settle(&mut server);
-    assert_eq!(client.get::<Drawing>().map(|drawing| drawing.0.len()), Some(12_000));
-    assert_eq!(client.get::<Inventory>().map(|inventory| inventory.0.len()), Some(1000));
+    assert_eq!(
+        client.get::<Drawing>().map(|drawing| drawing.0.len()),
+        Some(12_000)
+    );
+    assert_eq!(
+        client.get::<Inventory>().map(|inventory| inventory.0.len()),
+        Some(1000)
+    );
     assert_eq!(client.get::<Guild>().map(|guild| guild.0.len()), Some(9_000));
 }
 
@@ -222,16 +292,33 @@ fn a_private_key_is_in_no_packet_and_no_client_gets_anothers_data() {
         }
     };
     step(&mut server, &mut ada, &mut bob);
-    server.world_mut().finish_load(ada_player, false, (guild("ADAS-guild"), secret(0)));
-    let error = LoadError::Corrupt { message: "key `cheat_score`: SECRET-error".to_owned() };
-    server.world_mut().fail_load(bob_player, error, (guild("BOBS-guild"), secret(0)));
+    server
+        .world_mut()
+        .finish_load(ada_player, false, (guild("ADAS-guild"), secret(0)));
+    let error = LoadError::Corrupt {
+        message: "key `cheat_score`: SECRET-error".to_owned(),
+    };
+    server
+        .world_mut()
+        .fail_load(bob_player, error, (guild("BOBS-guild"), secret(0)));
     step(&mut server, &mut ada, &mut bob);
-    server.world_mut().entity_mut(ada_player).insert((guild("ADAS-bats"), secret(1)));
-    let too_large = SaveError::TooLarge { bytes: 2, limit: 1, heaviest: "SECRET-error".to_owned(), heaviest_bytes: 1 };
+    server
+        .world_mut()
+        .entity_mut(ada_player)
+        .insert((guild("ADAS-bats"), secret(1)));
+    let too_large = SaveError::TooLarge {
+        bytes: 2,
+        limit: 1,
+        heaviest: "SECRET-error".to_owned(),
+        heaviest_bytes: 1,
+    };
     server.world_mut().finish_save(ada_player, Err(too_large.clone()));
     server.world_mut().block_saves(ada_player, Some(too_large));
     step(&mut server, &mut ada, &mut bob);
-    let encode = SaveError::Encode { key: "cheat_score".to_owned(), message: "SECRET-error".to_owned() };
+    let encode = SaveError::Encode {
+        key: "cheat_score".to_owned(),
+        message: "SECRET-error".to_owned(),
+    };
     server.world_mut().finish_save(ada_player, Err(encode));
     server.world_mut().end_session(ada_player, SessionEnd::LockLost);
     server.world_mut().disconnect_client(1, "goodbye");
@@ -240,8 +327,16 @@ fn a_private_key_is_in_no_packet_and_no_client_gets_anothers_data() {
 
     assert!(ada.was_sent(b"ADAS-guild") && ada.was_sent(b"ADAS-bats") && bob.was_sent(b"BOBS-guild"));
     for client in [&ada, &bob] {
-        for secret in SECRETS.map(str::as_bytes).into_iter().chain([&b"cheat_score"[..]]) {
-            assert!(!client.was_sent(secret), "{} was sent", String::from_utf8_lossy(secret));
+        for secret in SECRETS
+            .map(str::as_bytes)
+            .into_iter()
+            .chain([&b"cheat_score"[..]])
+        {
+            assert!(
+                !client.was_sent(secret),
+                "{} was sent",
+                String::from_utf8_lossy(secret)
+            );
         }
     }
     assert!(!bob.was_sent(b"ADAS") && !ada.was_sent(b"BOBS"));
@@ -257,7 +352,10 @@ fn a_client_that_never_says_hello_is_sent_nothing() {
     for _ in 0..10 {
         connection.step(&mut server, &mut app);
     }
-    assert_eq!(server.world().resource::<ReplicationStats>().total.sent_messages, 0);
+    assert_eq!(
+        server.world().resource::<ReplicationStats>().total.sent_messages,
+        0
+    );
 }
 
 #[test]
@@ -269,7 +367,9 @@ fn a_client_that_reads_nothing_for_a_minute_stays_connected_and_then_gets_the_ne
     let mut least_room = usize::MAX;
     for tick in 1..=3600 {
         set(&mut server, player, |coins: &mut Coins| coins.0 = tick);
-        set(&mut server, player, |drawing: &mut Drawing| drawing.0 = format!("{tick:08}").repeat(1000));
+        set(&mut server, player, |drawing: &mut Drawing| {
+            drawing.0 = format!("{tick:08}").repeat(1000)
+        });
         server.update();
         client.deliver(&mut server); // Its transport lives on; the game does not read.
         most_outstanding = most_outstanding.max(client.stats(&server).outstanding_bytes);
@@ -279,14 +379,20 @@ fn a_client_that_reads_nothing_for_a_minute_stays_connected_and_then_gets_the_ne
     assert!(client.is_connected(&server));
     assert!(client.app.world().resource::<RenetClient>().is_connected());
     assert_eq!(client.get::<Coins>(), stalled_at);
-    assert!(most_outstanding <= 1024 * 1024, "{most_outstanding} bytes were on their way");
+    assert!(
+        most_outstanding <= 1024 * 1024,
+        "{most_outstanding} bytes were on their way"
+    );
     assert!(least_room >= 4 * 1024 * 1024, "renet held more than the budget");
     let sent = client.stats(&server).sent_messages;
     assert!(sent < 1000, "{sent} messages for a client that reads none");
 
     client.settle(&mut server);
     assert_eq!(client.get(), Some(Coins(3600)));
-    assert_eq!(client.get::<Drawing>().map(|drawing| drawing.0), Some("00003600".repeat(1000)));
+    assert_eq!(
+        client.get::<Drawing>().map(|drawing| drawing.0),
+        Some("00003600".repeat(1000))
+    );
 }
 
 #[test]
@@ -297,7 +403,10 @@ fn a_client_whose_packets_are_lost_for_a_minute_costs_no_more_than_its_budget() 
         set(&mut server, player, |coins: &mut Coins| coins.0 = tick);
         server.update();
         // As a network that loses everything would.
-        let _ = server.world_mut().resource_mut::<RenetServer>().get_packets_to_send(1);
+        let _ = server
+            .world_mut()
+            .resource_mut::<RenetServer>()
+            .get_packets_to_send(1);
     }
     assert!(client.is_connected(&server));
     assert!(client.stats(&server).outstanding_bytes <= 1024 * 1024);
@@ -316,14 +425,22 @@ fn a_client_built_with_other_keys_and_its_server_both_say_so() {
     let player = spawn(&mut server, 3838, "ada");
     server.world_mut().finish_load(player, false, Coins(5));
     client.settle(&mut server);
-    let [Told::Refused { reason }] = &client.heard()[..] else { panic!("{:?}", client.heard()) };
+    let [Told::Refused { reason }] = &client.heard()[..] else {
+        panic!("{:?}", client.heard())
+    };
     assert_eq!(
         reason,
         "server and client were built with different keys, or versions of keys, of player data: only the server has \
          `drawing`, only the server has `guild`, only the server has `inventory`, only this client has `title`"
     );
-    assert_eq!(logs.count("client 3838 can't be told its player's data: server and client were built with"), 1);
-    assert_eq!(logs.count("the server refuses this client: server and client were built with"), 1);
+    assert_eq!(
+        logs.count("client 3838 can't be told its player's data: server and client were built with"),
+        1
+    );
+    assert_eq!(
+        logs.count("the server refuses this client: server and client were built with"),
+        1
+    );
     assert!(!client.is_connected(&server));
     assert_eq!(client.mirror(), None, "no data were sent");
     assert_eq!(server.world().resource::<ReplicationStats>().refused, 1);
@@ -335,18 +452,23 @@ impl PlayerData for Title {
     const KEY: &'static str = "title";
 }
 
-
 #[test]
 fn a_client_of_another_game_version_and_its_server_both_say_so() {
     let logs = Logs::capture();
     let mut server = server();
-    let settings = ReplicationSettings { game_version: "1.3".to_owned(), ..default() };
+    let settings = ReplicationSettings {
+        game_version: "1.3".to_owned(),
+        ..default()
+    };
     let mut app = bare_client(settings);
     app.add_plugins(shared_data);
     let mut client = Client::connect_app(&mut server, app, 3839);
     client.settle(&mut server);
     let reason = "the server runs game version \"\", the client \"1.3\"".to_owned();
-    assert_eq!(logs.count(&format!("client 3839 can't be told its player's data: {reason}")), 1);
+    assert_eq!(
+        logs.count(&format!("client 3839 can't be told its player's data: {reason}")),
+        1
+    );
     assert_eq!(client.heard(), [Told::Refused { reason }]);
     assert!(!client.is_connected(&server));
 }
@@ -367,12 +489,17 @@ fn a_value_that_cannot_be_read_leaves_the_last_good_one_and_is_reported_once() {
     app.persist::<OtherCoins>().persist_optional::<Guild>();
     let mut client = Client::connect_app(&mut server, app, 1);
     let player = spawn(&mut server, 1, "ada");
-    server.world_mut().finish_load(player, false, (Coins(1), guild("owls")));
+    server
+        .world_mut()
+        .finish_load(player, false, (Coins(1), guild("owls")));
     client.settle(&mut server);
     assert_eq!(client.get(), Some(OtherCoins(true)), "1 can be read as `true`");
     for coins in 2..5 {
         set(&mut server, player, |old: &mut Coins| old.0 = coins);
-        server.world_mut().entity_mut(player).insert(guild(&format!("owls {coins}")));
+        server
+            .world_mut()
+            .entity_mut(player)
+            .insert(guild(&format!("owls {coins}")));
         client.settle(&mut server);
     }
     assert_eq!(client.get(), Some(OtherCoins(true)));
@@ -388,12 +515,19 @@ fn a_value_that_cannot_be_read_leaves_the_last_good_one_and_is_reported_once() {
 fn a_load_error_is_told_by_kind_and_the_player_plays_on_defaults() {
     let mut server = server();
     let (mut client, player) = Client::join(&mut server, 1, "ada");
-    let error = LoadError::SessionLocked { server: "arena-2".to_owned() };
+    let error = LoadError::SessionLocked {
+        server: "arena-2".to_owned(),
+    };
     server.world_mut().fail_load(player, error.clone(), Coins(0));
     client.settle(&mut server);
     assert_eq!(client.heard(), [Told::LoadFailed { error: error.clone() }]);
     assert_eq!(error.kind(), ErrorKind::SessionLocked);
-    assert_eq!(client.get::<PlayerFallback>().map(|fallback| fallback.reason().clone()), Some(error));
+    assert_eq!(
+        client
+            .get::<PlayerFallback>()
+            .map(|fallback| fallback.reason().clone()),
+        Some(error)
+    );
     assert_eq!(client.get(), Some(Coins(0)));
     assert!(!client.has::<PlayerSession>() && !client.has::<PlayerLoading>());
     assert!(!can_purchase(&mut client));
@@ -404,11 +538,21 @@ fn a_save_error_is_told_by_kind_and_again_when_it_has_passed() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(0));
     assert!(can_purchase(&mut client));
-    server.world_mut().finish_save(player, Err(SaveError::Unavailable { message: "db-7 is down".to_owned() }));
+    server.world_mut().finish_save(
+        player,
+        Err(SaveError::Unavailable {
+            message: "db-7 is down".to_owned(),
+        }),
+    );
     client.settle(&mut server);
-    let Some(Told::Saved { result: Err(error) }) = client.heard().last().cloned() else { panic!("no save error") };
+    let Some(Told::Saved { result: Err(error) }) = client.heard().last().cloned() else {
+        panic!("no save error")
+    };
     assert_eq!(error.kind(), ErrorKind::DataStoreError);
-    assert!(!error.to_string().contains("db-7"), "that is the operator's business: {error}");
+    assert!(
+        !error.to_string().contains("db-7"),
+        "that is the operator's business: {error}"
+    );
     assert!(client.has::<LastSaveFailed>());
     assert!(!can_purchase(&mut client));
     server.world_mut().finish_save(player, Ok(()));
@@ -422,7 +566,12 @@ fn a_save_error_is_told_by_kind_and_again_when_it_has_passed() {
 fn blocked_saves_are_shown_until_they_are_blocked_no_more() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(0));
-    server.world_mut().block_saves(player, Some(SaveError::Rejected { message: "too large".to_owned() }));
+    server.world_mut().block_saves(
+        player,
+        Some(SaveError::Rejected {
+            message: "too large".to_owned(),
+        }),
+    );
     client.settle(&mut server);
     assert!(client.has::<SaveBlocked>());
     assert!(!can_purchase(&mut client));
@@ -433,7 +582,11 @@ fn blocked_saves_are_shown_until_they_are_blocked_no_more() {
 }
 
 fn can_purchase(client: &mut Client) -> bool {
-    client.app.world_mut().run_system_cached(own_player_can_purchase).expect("it has no parameters that can fail")
+    client
+        .app
+        .world_mut()
+        .run_system_cached(own_player_can_purchase)
+        .expect("it has no parameters that can fail")
 }
 
 #[test]
@@ -442,8 +595,12 @@ fn the_run_conditions_follow_the_load() {
     let (mut client, player) = Client::join(&mut server, 1, "ada");
     let state = |client: &mut Client| {
         let world = client.app.world_mut();
-        let loading = world.run_system_cached(own_player_loading).expect("it has no parameters that can fail");
-        let loaded = world.run_system_cached(own_player_loaded).expect("it has no parameters that can fail");
+        let loading = world
+            .run_system_cached(own_player_loading)
+            .expect("it has no parameters that can fail");
+        let loaded = world
+            .run_system_cached(own_player_loaded)
+            .expect("it has no parameters that can fail");
         (loading, loaded)
     };
     assert_eq!(state(&mut client), (false, false), "nothing is known yet");
@@ -460,7 +617,12 @@ fn the_end_of_a_session_is_told_and_takes_the_mirror_away() {
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(0));
     server.world_mut().end_session(player, SessionEnd::LockLost);
     client.settle(&mut server);
-    assert_eq!(client.heard().last(), Some(&Told::Ended { reason: SessionEnd::LockLost }));
+    assert_eq!(
+        client.heard().last(),
+        Some(&Told::Ended {
+            reason: SessionEnd::LockLost
+        })
+    );
     assert_eq!(client.mirror(), None);
     // The same entity may load again.
     server.world_mut().finish_load(player, false, Coins(3));
@@ -478,7 +640,9 @@ fn a_client_that_gets_another_player_is_shown_that_one_only() {
     client.settle(&mut server);
     assert_eq!(client.get(), Some(Coins(2)));
     assert_eq!(client.get::<Guild>(), None);
-    let ended = client.heard().contains(&Told::Ended { reason: SessionEnd::Left });
+    let ended = client.heard().contains(&Told::Ended {
+        reason: SessionEnd::Left,
+    });
     assert!(ended, "the first one's session is over: {:?}", client.heard());
 }
 
@@ -514,15 +678,21 @@ fn a_disconnected_client_hears_why_first() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(1));
     server.world_mut().finish_save(player, Err(SaveError::LockLost));
-    server.world_mut().disconnect_client(1, "another server has taken the player over");
+    server
+        .world_mut()
+        .disconnect_client(1, "another server has taken the player over");
     server.world_mut().despawn(player);
     client.settle(&mut server);
     let reason = "another server has taken the player over".to_owned();
     assert_eq!(
         client.heard()[1..],
         [
-            Told::Saved { result: Err(SaveError::LockLost) },
-            Told::Ended { reason: SessionEnd::Left },
+            Told::Saved {
+                result: Err(SaveError::LockLost)
+            },
+            Told::Ended {
+                reason: SessionEnd::Left
+            },
             Told::Disconnected { reason },
         ]
     );
@@ -589,7 +759,11 @@ fn a_host_with_a_player_of_its_own_gets_no_mirror() {
     client.settle(&mut server);
     assert_eq!(client.mirror(), Some(host));
     assert!(!client.has::<Coins>());
-    assert_eq!(client.stats(&server).outstanding_bytes, 0, "what is not shown is acknowledged");
+    assert_eq!(
+        client.stats(&server).outstanding_bytes,
+        0,
+        "what is not shown is acknowledged"
+    );
 }
 
 #[test]
@@ -660,7 +834,9 @@ fn missing_renet_plugins_are_warned_about_with_the_line_to_add() {
     assert_eq!(count("RenetServer"), 1, "nothing is missing there");
 
     let mut client = headless_app();
-    client.insert_resource(RenetClient::new(config())).add_plugins(PlayerDataPlugin::client());
+    client
+        .insert_resource(RenetClient::new(config()))
+        .add_plugins(PlayerDataPlugin::client());
     client.finish();
     assert_eq!(count("RenetClient"), 1);
 }

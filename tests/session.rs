@@ -399,6 +399,8 @@ async fn a_server_whose_predecessor_is_still_flushing_waits_and_loses_nothing() 
     sleep(5 * SECOND).await;
     assert_eq!(new.sessions.status().state, LeaseState::WaitingForName);
 
+    // Its game loop has ended, so it beats no more.
+    old.hang();
     old.wire.script(Op::Commit, [Fault::Fail; 8]);
     let flushed = close(ada, 2);
     old.sessions.skip_all_to_last();
@@ -413,15 +415,16 @@ async fn a_server_whose_predecessor_is_still_flushing_waits_and_loses_nothing() 
 async fn a_second_running_server_of_one_name_is_refused_and_so_are_its_loads() {
     let rows = MemoryStore::default();
     let _first = Server::start_with(settings("arena"), rows.connect()).await;
-    let mut own = settings("arena");
-    own.name_timeout = 20 * SECOND;
-    let second = Server::prepare(own, rows.connect());
+    let second = Server::prepare(settings("arena"), rows.connect());
+    let start = Instant::now();
     let (_opening, loading) = open(&second.sessions, "ada");
     let refused = OpenError::Refused {
         player: player("ada"),
         name: "arena".to_owned(),
     };
     assert_eq!(loading.answer().await.err(), Some(refused.clone()));
+    let second_beat = 2 * settings("arena").beat + SECOND;
+    assert!(start.elapsed() < second_beat, "a beat that moves tells sooner than the timeout");
     assert_eq!(second.sessions.status().state, LeaseState::Refused);
     assert_eq!(
         second

@@ -1,5 +1,9 @@
 //! What the tests of replication share: a small game on a scripted server, and clients in the same process.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file is a crate that uses a part of it"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +62,10 @@ impl PlayerData for CheatScore {
 }
 
 pub fn shared_data(app: &mut App) {
-    app.persist::<Coins>().persist::<Inventory>().persist_optional::<Guild>().persist::<Drawing>();
+    app.persist::<Coins>()
+        .persist::<Inventory>()
+        .persist_optional::<Guild>()
+        .persist::<Drawing>();
 }
 
 pub fn config() -> ConnectionConfig {
@@ -99,25 +106,39 @@ pub enum Told {
 pub fn bare_client(settings: ReplicationSettings) -> App {
     let mut app = headless_app();
     app.insert_resource(TimeUpdateStrategy::ManualDuration(TICK))
-        .add_plugins((RenetClientPlugin, PlayerDataPlugin::client().with_settings(settings)))
+        .add_plugins((
+            RenetClientPlugin,
+            PlayerDataPlugin::client().with_settings(settings),
+        ))
         .init_resource::<Heard>()
         .add_observer(|on: On<PlayerLoaded>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Loaded { player: on.player, first_join: on.first_join });
+            heard.0.push(Told::Loaded {
+                player: on.player,
+                first_join: on.first_join,
+            });
         })
         .add_observer(|on: On<PlayerLoadFailed>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::LoadFailed { error: on.error.clone() });
+            heard.0.push(Told::LoadFailed {
+                error: on.error.clone(),
+            });
         })
         .add_observer(|on: On<PlayerSaved>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Saved { result: on.result.clone() });
+            heard.0.push(Told::Saved {
+                result: on.result.clone(),
+            });
         })
         .add_observer(|on: On<PlayerSessionEnded>, mut heard: ResMut<Heard>| {
             heard.0.push(Told::Ended { reason: on.reason });
         })
         .add_observer(|on: On<ReplicationRefused>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Refused { reason: on.reason.clone() });
+            heard.0.push(Told::Refused {
+                reason: on.reason.clone(),
+            });
         })
         .add_observer(|on: On<DisconnectedByServer>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Disconnected { reason: on.reason.clone() });
+            heard.0.push(Told::Disconnected {
+                reason: on.reason.clone(),
+            });
         });
     app
 }
@@ -140,7 +161,11 @@ impl Client {
 
     pub fn connect_app(server: &mut App, mut app: App, id: ClientId) -> Self {
         let connection = LocalConnection::open(server, &mut app, id, config());
-        Self { app, connection, packets: Vec::new() }
+        Self {
+            app,
+            connection,
+            packets: Vec::new(),
+        }
     }
 
     /// A connected client, and on the server the entity of a player who is being loaded.
@@ -160,7 +185,10 @@ impl Client {
 
     pub fn deliver(&mut self, server: &mut App) {
         let packets = &mut self.packets;
-        self.connection.deliver_watched(server, &mut self.app, |way, packet| packets.push((way, packet.to_vec())));
+        self.connection
+            .deliver_watched(server, &mut self.app, |way, packet| {
+                packets.push((way, packet.to_vec()))
+            });
     }
 
     /// One update of both sides.
@@ -191,7 +219,11 @@ impl Client {
     }
 
     pub fn mirror(&mut self) -> Option<Entity> {
-        self.app.world_mut().query_filtered::<Entity, With<OwnPlayer>>().single(self.app.world()).ok()
+        self.app
+            .world_mut()
+            .query_filtered::<Entity, With<OwnPlayer>>()
+            .single(self.app.world())
+            .ok()
     }
 
     pub fn get<T: Component + Clone>(&mut self) -> Option<T> {
@@ -200,7 +232,8 @@ impl Client {
     }
 
     pub fn has<T: Component>(&mut self) -> bool {
-        self.mirror().is_some_and(|mirror| self.app.world().entity(mirror).contains::<T>())
+        self.mirror()
+            .is_some_and(|mirror| self.app.world().entity(mirror).contains::<T>())
     }
 
     pub fn heard(&self) -> Vec<Told> {
@@ -208,7 +241,10 @@ impl Client {
     }
 
     pub fn is_connected(&self, server: &App) -> bool {
-        server.world().resource::<RenetServer>().is_connected(self.connection.client())
+        server
+            .world()
+            .resource::<RenetServer>()
+            .is_connected(self.connection.client())
     }
 
     pub fn stats(&self, server: &App) -> ClientStats {
@@ -224,7 +260,10 @@ impl Client {
 }
 
 pub fn spawn(server: &mut App, client: ClientId, name: &str) -> Entity {
-    server.world_mut().spawn((PersistentPlayer(PlayerId::from_name(name)), PlayerClient(client))).id()
+    server
+        .world_mut()
+        .spawn((PersistentPlayer(PlayerId::from_name(name)), PlayerClient(client)))
+        .id()
 }
 
 /// What this process has logged, at `WARN` and above. Tests that run at the same time log as well: look for what only
@@ -275,6 +314,9 @@ impl tracing::Subscriber for Collector {
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(message.0);
     }
 }
