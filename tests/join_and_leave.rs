@@ -2,8 +2,12 @@
 
 mod support;
 
-use bevy::prelude::*;
-use bevy_player_data::{prelude::*, session::RetryPolicy, testing::FaultyStore};
+use bevy::{
+    ecs::{lifecycle::HookContext, world::DeferredWorld},
+    prelude::*,
+};
+use bevy_player_data::{prelude::*, session::RetryPolicy, testing::{FaultyStore, headless_app}};
+use serde::{Deserialize, Serialize};
 use support::*;
 
 fn start() -> (App, MemoryStore) {
@@ -65,6 +69,33 @@ fn what_observers_of_the_load_change_is_saved() {
     assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(8)));
 }
 
+/// Its hook gives the player a coin.
+#[derive(Component, Serialize, Deserialize, Default)]
+#[component(on_add = give_a_coin)]
+struct Medal;
+
+fn give_a_coin(mut world: DeferredWorld, context: HookContext) {
+    world.get_mut::<Coins>(context.entity).expect("both are loaded together").0 += 1;
+}
+
+impl PlayerData for Medal {
+    const KEY: &'static str = "a medal";
+}
+
+#[test]
+fn what_component_hooks_of_the_load_change_is_saved() {
+    let store = MemoryStore::default();
+    let mut app = headless_app();
+    // Known to Bevy before any component of the crate is.
+    app.persist::<Medal>();
+    app.add_plugins((PlayerDataPlugin::server(store.clone()).with_settings(quick("a")), shared_data));
+    observe(&mut app);
+    put(&store, "ada", &with_value("coins", 1, &7_u64));
+    let ada = app.join_and_load("ada");
+    assert_eq!(app.leave_and_save(ada, "ada"), Ok(()));
+    assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(8)));
+}
+
 #[test]
 fn what_observers_of_the_despawn_change_is_saved() {
     let (mut app, store) = start();
@@ -115,6 +146,7 @@ fn an_entity_that_becomes_another_player_takes_nothing_along() {
     app.set(entity, Guild("weavers".to_owned()));
     app.forget();
     app.set(entity, PersistentPlayer(id("bob")));
+    assert_eq!(app.component::<Coins>(entity), None, "bob is loading and has ada's coins");
     app.until_heard("bob is loaded", |told| matches!(told, Told::Loaded { player, .. } if *player == id("bob")));
     assert_eq!(app.component::<Coins>(entity), Some(Coins(0)));
     assert_eq!(app.component::<Guild>(entity), None);

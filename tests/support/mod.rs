@@ -86,8 +86,14 @@ pub fn server(store: impl Store, settings: ServerSettings) -> App {
 pub fn bare_server(store: impl Store, settings: ServerSettings) -> App {
     let mut app = headless_app();
     app.insert_resource(TimeUpdateStrategy::ManualDuration(Duration::from_millis(16)))
-        .add_plugins(PlayerDataPlugin::server(store).with_settings(settings))
-        .init_resource::<Heard>()
+        .add_plugins(PlayerDataPlugin::server(store).with_settings(settings));
+    observe(&mut app);
+    app
+}
+
+/// Writes down what the game is told.
+pub fn observe(app: &mut App) {
+    app.init_resource::<Heard>()
         .add_observer(|on: On<PlayerLoaded>, mut heard: ResMut<Heard>| {
             heard.0.push(Told::Loaded { player: on.player, first_join: on.first_join });
         })
@@ -100,7 +106,6 @@ pub fn bare_server(store: impl Store, settings: ServerSettings) -> App {
         .add_observer(|on: On<PlayerSessionEnded>, mut heard: ResMut<Heard>| {
             heard.0.push(Told::Ended { player: on.player, reason: on.reason });
         });
-    app
 }
 
 /// Short ways to drive a server app.
