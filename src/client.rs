@@ -105,11 +105,16 @@ impl LastSaveFailed {
     }
 }
 
+type Unhindered = (
+    With<OwnPlayer>,
+    With<PlayerSession>,
+    Without<SaveBlocked>,
+    Without<LastSaveFailed>,
+);
+
 /// Run condition: the local player's data is loaded, and neither a load nor a save error stands in the way of a
 /// purchase.
-pub fn own_player_can_purchase(
-    players: Query<(), (With<OwnPlayer>, With<PlayerSession>, Without<SaveBlocked>, Without<LastSaveFailed>)>,
-) -> bool {
+pub fn own_player_can_purchase(players: Query<(), Unhindered>) -> bool {
     !players.is_empty()
 }
 

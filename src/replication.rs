@@ -53,6 +53,7 @@ pub use stats::{ClientStats, ReplicationStats};
 pub(crate) use channel::{ChannelCheck, client_channels, warn_about_channels};
 #[cfg(feature = "client")]
 pub(crate) use plugins::NeedsPlugin;
+#[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
 pub(crate) use watch::{disconnect_after_send, install_server};
@@ -100,9 +101,18 @@ impl ReplicationSettings {
     pub(crate) fn assert_sound(&self) {
         let length = self.game_version.len();
         let limit = protocol::GAME_VERSION_LIMIT;
-        assert!(length <= limit, "the `game_version` has {length} bytes, and the handshake has room for {limit}");
+        assert!(
+            length <= limit,
+            "the `game_version` has {length} bytes, and the handshake has room for {limit}"
+        );
         let outstanding = self.max_outstanding;
-        assert!(outstanding >= 16 * 1024, "`max_outstanding` is {outstanding}, and must be at least 16 KiB");
-        assert!(self.messages_per_tick > 0, "`messages_per_tick` is 0: no client would ever be heard");
+        assert!(
+            outstanding >= 16 * 1024,
+            "`max_outstanding` is {outstanding}, and must be at least 16 KiB"
+        );
+        assert!(
+            self.messages_per_tick > 0,
+            "`messages_per_tick` is 0: no client would ever be heard"
+        );
     }
 }

@@ -23,11 +23,19 @@ pub enum PlayerDataSystems {
 pub(crate) fn configure(app: &mut App) {
     app.configure_sets(
         PreUpdate,
-        (PlayerDataSystems::Receive.after(RenetReceive), PlayerDataSystems::Load).chain(),
+        (
+            PlayerDataSystems::Receive.after(RenetReceive),
+            PlayerDataSystems::Load,
+        )
+            .chain(),
     )
     .configure_sets(
         PostUpdate,
-        (PlayerDataSystems::Capture, PlayerDataSystems::Send.before(RenetSend)).chain(),
+        (
+            PlayerDataSystems::Capture,
+            PlayerDataSystems::Send.before(RenetSend),
+        )
+            .chain(),
     );
 }
 

@@ -206,7 +206,7 @@ fn a_value_of_a_mebibyte_arrives_with_the_load_and_later() {
     });
     let second = "2".repeat(1024 * 1024);
     set(&mut server, player, |drawing: &mut Drawing| {
-        drawing.0 = second.clone()
+        drawing.0 = second.clone();
     });
     client.until(&mut server, "the new drawing is there", |world| {
         world
@@ -221,7 +221,7 @@ fn small_changes_do_not_queue_behind_a_large_one() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", (Coins(1), Drawing::default()));
     set(&mut server, player, |drawing: &mut Drawing| {
-        drawing.0 = "2".repeat(4 * 1024 * 1024)
+        drawing.0 = "2".repeat(4 * 1024 * 1024);
     });
     client.step(&mut server);
     set(&mut server, player, |coins: &mut Coins| coins.0 = 2);
@@ -235,7 +235,7 @@ fn small_changes_do_not_queue_behind_a_large_one() {
     );
     // A change of what is on its way comes after it.
     set(&mut server, player, |drawing: &mut Drawing| {
-        drawing.0 = "3".to_owned()
+        drawing.0 = "3".to_owned();
     });
     client.until(&mut server, "the newest drawing is there", |world| {
         world
@@ -243,7 +243,9 @@ fn small_changes_do_not_queue_behind_a_large_one() {
             .iter(world)
             .any(|drawing| drawing.0 == "3")
     });
-    client.settle(&mut server);
+    for _ in 0..300 {
+        client.step(&mut server);
+    }
     assert_eq!(client.get(), Some(Drawing("3".to_owned())), "and stays");
 }
 
@@ -257,7 +259,7 @@ fn many_values_that_do_not_fit_into_one_message_all_arrive() {
         (Coins(1), Drawing::default(), guild(""), inventory(&[])),
     );
     set(&mut server, player, |drawing: &mut Drawing| {
-        drawing.0 = "d".repeat(12_000)
+        drawing.0 = "d".repeat(12_000);
     });
     set(&mut server, player, |inventory: &mut Inventory| {
         inventory.0 = (0..1000).map(|n| (format!("item {n:05}"), n)).collect();
@@ -368,7 +370,7 @@ fn a_client_that_reads_nothing_for_a_minute_stays_connected_and_then_gets_the_ne
     for tick in 1..=3600 {
         set(&mut server, player, |coins: &mut Coins| coins.0 = tick);
         set(&mut server, player, |drawing: &mut Drawing| {
-            drawing.0 = format!("{tick:08}").repeat(1000)
+            drawing.0 = format!("{tick:08}").repeat(1000);
         });
         server.update();
         client.deliver(&mut server); // Its transport lives on; the game does not read.
@@ -853,4 +855,81 @@ fn a_player_whose_client_is_not_connected_costs_nothing() {
     assert_eq!(server.world().resource::<ReplicationStats>().client(77), None);
     server.world_mut().despawn(player);
     server.update();
+}
+
+#[test]
+fn a_player_of_the_real_server_is_shown_from_joining_to_being_replaced() {
+    let mut server = headless_app();
+    let settings = ServerSettings {
+        identify: Identify::by(|client, _| {
+            Some(PlayerId::from_name(if client == 1 { "ada" } else { "eve" }))
+        }),
+        handle_signals: false,
+        ..default()
+    };
+    server
+        .insert_resource(bevy::time::TimeUpdateStrategy::ManualDuration(TICK))
+        .add_plugins((
+            RenetServerPlugin,
+            PlayerDataPlugin::server(MemoryStore::default()).with_settings(settings),
+        ))
+        .insert_resource(RenetServer::new(config()))
+        .add_plugins(shared_data)
+        .persist::<CheatScore>();
+    let mut client = Client::connect(&mut server, 1);
+    until(&mut server, &mut client, "ada is loaded", |client| {
+        client.has::<PlayerSession>()
+    });
+    assert_eq!(
+        client.heard(),
+        [Told::Loaded {
+            player: ada(),
+            first_join: true
+        }]
+    );
+    assert_eq!(
+        (client.get(), client.has::<CheatScore>()),
+        (Some(Coins(0)), false)
+    );
+
+    let mut players = server
+        .world_mut()
+        .query_filtered::<Entity, With<PersistentPlayer>>();
+    let player = players.single(server.world()).expect("one player");
+    set(&mut server, player, |coins: &mut Coins| coins.0 = 412);
+    client.step(&mut server);
+    assert_eq!(client.get(), Some(Coins(412)));
+    server.world_mut().trigger(SavePlayer { entity: player });
+    until(&mut server, &mut client, "the save is done", |client| {
+        client.heard().contains(&Told::Saved { result: Ok(()) })
+    });
+
+    // Ada again, from elsewhere.
+    server.world_mut().spawn(PersistentPlayer(ada()));
+    until(&mut server, &mut client, "the older ada has gone", |client| {
+        matches!(client.heard().last(), Some(Told::Disconnected { .. }))
+    });
+    assert!(
+        client.heard().contains(&Told::Ended {
+            reason: SessionEnd::Replaced
+        }),
+        "{:?}",
+        client.heard()
+    );
+    client.settle(&mut server);
+    assert!(!client.is_connected(&server));
+}
+
+/// Like [`Client::until`], for a server whose threads need time.
+#[track_caller]
+fn until(server: &mut App, client: &mut Client, what: &str, mut condition: impl FnMut(&mut Client) -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !condition(client) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "waited in vain until {what}"
+        );
+        client.step(server);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }

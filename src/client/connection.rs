@@ -59,7 +59,9 @@ impl Connection {
             }
         };
         match message {
-            ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } => return Ok(Some(message)),
+            ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } => {
+                return Ok(Some(message));
+            }
             ToClient::Loading { .. } => {
                 self.epoch = epoch;
                 self.parts = Vec::new();
@@ -88,7 +90,11 @@ mod tests {
     use super::*;
 
     fn frame(epoch: u32, kind: FrameKind, bytes: &[u8]) -> Bytes {
-        protocol::encode(&Frame { epoch, kind, bytes: Bytes::copy_from_slice(bytes) })
+        protocol::encode(&Frame {
+            epoch,
+            kind,
+            bytes: Bytes::copy_from_slice(bytes),
+        })
     }
 
     fn whole(epoch: u32, message: &ToClient) -> Bytes {
@@ -96,11 +102,15 @@ mod tests {
     }
 
     fn loading() -> ToClient {
-        ToClient::Loading { player: PlayerId::from_name("ada") }
+        ToClient::Loading {
+            player: PlayerId::from_name("ada"),
+        }
     }
 
     fn changed(size: usize) -> ToClient {
-        ToClient::Changed { values: vec![(0, Some(vec![7; size].into()))] }
+        ToClient::Changed {
+            values: vec![(0, Some(vec![7; size].into()))],
+        }
     }
 
     #[test]
@@ -108,10 +118,25 @@ mod tests {
         let mut connection = Connection::default();
         connection.take_in(&whole(1, &loading())).expect("it can be read");
         let big = protocol::encode(&changed(1000));
-        assert_eq!(connection.take_in(&frame(1, FrameKind::Part, &big[..400])).expect("a part"), None);
-        assert_eq!(connection.take_in(&whole(1, &changed(1))).expect("a message"), Some(changed(1)));
-        assert_eq!(connection.take_in(&frame(1, FrameKind::Part, &big[400..900])).expect("a part"), None);
-        let last = connection.take_in(&frame(1, FrameKind::LastPart, &big[900..])).expect("a message");
+        assert_eq!(
+            connection
+                .take_in(&frame(1, FrameKind::Part, &big[..400]))
+                .expect("a part"),
+            None
+        );
+        assert_eq!(
+            connection.take_in(&whole(1, &changed(1))).expect("a message"),
+            Some(changed(1))
+        );
+        assert_eq!(
+            connection
+                .take_in(&frame(1, FrameKind::Part, &big[400..900]))
+                .expect("a part"),
+            None
+        );
+        let last = connection
+            .take_in(&frame(1, FrameKind::LastPart, &big[900..]))
+            .expect("a message");
         assert_eq!(last, Some(changed(1000)));
         assert_eq!(connection.frames, 5);
     }
@@ -121,11 +146,23 @@ mod tests {
         let mut connection = Connection::default();
         connection.take_in(&whole(1, &loading())).expect("it can be read");
         let big = protocol::encode(&changed(1000));
-        connection.take_in(&frame(1, FrameKind::Part, &big[..400])).expect("a part");
+        connection
+            .take_in(&frame(1, FrameKind::Part, &big[..400]))
+            .expect("a part");
         connection.take_in(&whole(2, &loading())).expect("it can be read");
-        assert_eq!(connection.take_in(&whole(1, &changed(1))).expect("a message"), None);
-        assert_eq!(connection.take_in(&frame(1, FrameKind::LastPart, &big[400..])).expect("a part"), None);
-        let whole_again = connection.take_in(&frame(2, FrameKind::LastPart, &big)).expect("a message");
+        assert_eq!(
+            connection.take_in(&whole(1, &changed(1))).expect("a message"),
+            None
+        );
+        assert_eq!(
+            connection
+                .take_in(&frame(1, FrameKind::LastPart, &big[400..]))
+                .expect("a part"),
+            None
+        );
+        let whole_again = connection
+            .take_in(&frame(2, FrameKind::LastPart, &big))
+            .expect("a message");
         assert_eq!(whole_again, Some(changed(1000)), "the old part was forgotten");
     }
 

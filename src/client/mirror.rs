@@ -45,14 +45,25 @@ pub(super) fn update(
     let Mirror { entity, player } = mirror;
     match message {
         ToClient::Loaded { outcome, values } => {
-            let read = values.into_iter().filter_map(|(index, bytes)| read(types, is_first, index, &bytes));
+            let read = values
+                .into_iter()
+                .filter_map(|(index, bytes)| read(types, is_first, index, &bytes));
             load(commands, mirror, outcome, read.collect());
         }
         ToClient::Changed { values } => change(commands, entity, types, is_first, values),
-        ToClient::LoadFailed { error } => commands.trigger(PlayerLoadFailed { entity, player, error }),
+        ToClient::LoadFailed { error } => commands.trigger(PlayerLoadFailed {
+            entity,
+            player,
+            error,
+        }),
         ToClient::Saved { is_final, result } => {
             note_save(commands, entity, &result);
-            commands.trigger(PlayerSaved { entity, player, is_final, result });
+            commands.trigger(PlayerSaved {
+                entity,
+                player,
+                is_final,
+                result,
+            });
         }
         ToClient::Blocked { reason: Some(reason) } => {
             commands.entity(entity).try_insert(SaveBlocked::new(reason));
@@ -62,11 +73,18 @@ pub(super) fn update(
         }
         ToClient::Ended { reason } => {
             if let Some(reason) = reason {
-                commands.trigger(PlayerSessionEnded { entity, player, reason });
+                commands.trigger(PlayerSessionEnded {
+                    entity,
+                    player,
+                    reason,
+                });
             }
             despawn(commands, entity);
         }
-        ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } | ToClient::Loading { .. } => {
+        ToClient::Refused { .. }
+        | ToClient::Welcome
+        | ToClient::Goodbye { .. }
+        | ToClient::Loading { .. } => {
             unreachable!("not about a mirror that is there")
         }
     }
@@ -102,15 +120,25 @@ fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: Vec<B
         Outcome::Fallback { reason } => Box::new(PlayerFallback::new(reason.clone())),
     };
     commands.queue(move |world: &mut World| {
-        let Ok(mut entity) = world.get_entity_mut(entity) else { return };
+        let Ok(mut entity) = world.get_entity_mut(entity) else {
+            return;
+        };
         entity.remove::<PlayerLoading>();
         if !entity.is_despawned() {
             insert_together(&mut entity, std::iter::once(state).chain(values));
         }
     });
     match outcome {
-        Outcome::Session { first_join } => commands.trigger(PlayerLoaded { entity, player, first_join }),
-        Outcome::Fallback { reason: error } => commands.trigger(PlayerLoadFailed { entity, player, error }),
+        Outcome::Session { first_join } => commands.trigger(PlayerLoaded {
+            entity,
+            player,
+            first_join,
+        }),
+        Outcome::Fallback { reason: error } => commands.trigger(PlayerLoadFailed {
+            entity,
+            player,
+            error,
+        }),
     }
 }
 
@@ -130,7 +158,9 @@ fn change(
         }
     }
     commands.queue(move |world: &mut World| {
-        let Ok(mut entity) = world.get_entity_mut(mirror) else { return };
+        let Ok(mut entity) = world.get_entity_mut(mirror) else {
+            return;
+        };
         entity.remove_by_ids(&gone);
         if !entity.is_despawned() {
             insert_together(&mut entity, new);
@@ -143,6 +173,8 @@ fn note_save(commands: &mut Commands, mirror: Entity, result: &Result<(), SaveEr
     match result {
         Ok(()) => commands.entity(mirror).try_remove::<LastSaveFailed>(),
         Err(SaveError::Skipped | SaveError::NoSession) => return,
-        Err(reason) => commands.entity(mirror).try_insert(LastSaveFailed { reason: reason.clone() }),
+        Err(reason) => commands.entity(mirror).try_insert(LastSaveFailed {
+            reason: reason.clone(),
+        }),
     };
 }

@@ -27,7 +27,9 @@ pub(super) fn receive(
     if client.is_none() || std::mem::take(&mut replication.is_replaced) {
         hang_up(replication.connection.take(), &mut commands);
     }
-    let (Some(mut client), Some(types)) = (client, &replication.types) else { return };
+    let (Some(mut client), Some(types)) = (client, &replication.types) else {
+        return;
+    };
     let connection = replication.connection.get_or_insert_default();
     let channels = replication.settings.channels;
     if !connection.has_said_hello {
@@ -48,7 +50,14 @@ pub(super) fn receive(
             Ok(Some(message)) => {
                 let mut undecodable = |index| replication.undecodable.insert(index);
                 let has_foreign = !own_players.is_empty();
-                take_in(connection, types, &mut undecodable, has_foreign, message, &mut commands);
+                take_in(
+                    connection,
+                    types,
+                    &mut undecodable,
+                    has_foreign,
+                    message,
+                    &mut commands,
+                );
             }
             Err(problem) => {
                 if !std::mem::replace(&mut connection.has_complained, true) {
@@ -61,7 +70,10 @@ pub(super) fn receive(
 }
 
 fn hang_up(connection: Option<Connection>, commands: &mut Commands) {
-    if let Some(Connection { mirror: Some(mirror), .. }) = connection {
+    if let Some(Connection {
+        mirror: Some(mirror), ..
+    }) = connection
+    {
         mirror::despawn(commands, mirror.entity);
     }
 }
@@ -70,7 +82,10 @@ fn acknowledge(connection: &mut Connection, client: &mut RenetClient, channel: u
     if connection.frames == connection.acknowledged {
         return;
     }
-    let ack = protocol::encode(&FromClient::Ack { epoch: connection.epoch, frame: connection.frames });
+    let ack = protocol::encode(&FromClient::Ack {
+        epoch: connection.epoch,
+        frame: connection.frames,
+    });
     if client.can_send_message(channel, ack.len()) {
         client.send_message(channel, ack);
         connection.acknowledged = connection.frames;
@@ -87,7 +102,10 @@ fn take_in(
 ) {
     match message {
         ToClient::Welcome => debug!("the server knows the same player data"),
-        ToClient::Refused { reason, types: theirs } => {
+        ToClient::Refused {
+            reason,
+            types: theirs,
+        } => {
             let reason = format!("{reason}{}", differences(&types.keys(), &theirs));
             error!("the server refuses this client: {reason}");
             commands.trigger(ReplicationRefused { reason });
@@ -103,7 +121,10 @@ fn take_in(
             if has_foreign {
                 debug!("an entity with `OwnPlayer` is there already: no mirror of player {player} is made");
             } else {
-                connection.mirror = Some(Mirror { entity: mirror::spawn(commands), player });
+                connection.mirror = Some(Mirror {
+                    entity: mirror::spawn(commands),
+                    player,
+                });
             }
         }
         about_mirror => {
@@ -119,13 +140,15 @@ fn take_in(
 /// In which keys client and server differ, as the end of a sentence.
 fn differences(ours: &[(String, u32)], theirs: &[(String, u32)]) -> String {
     let find = |list: &[(String, u32)], key: &str| {
-        list.iter().find(|(other, _)| other == key).map(|&(_, version)| version)
+        list.iter()
+            .find(|(other, _)| other == key)
+            .map(|&(_, version)| version)
     };
     let on_server = theirs.iter().filter_map(|(key, version)| match find(ours, key) {
         None => Some(format!("only the server has `{key}`")),
-        Some(other) if other != *version => {
-            Some(format!("`{key}` has version {version} on the server and {other} here"))
-        }
+        Some(other) if other != *version => Some(format!(
+            "`{key}` has version {version} on the server and {other} here"
+        )),
         Some(_) => None,
     });
     let only_here = ours
@@ -133,7 +156,11 @@ fn differences(ours: &[(String, u32)], theirs: &[(String, u32)]) -> String {
         .filter(|(key, _)| find(theirs, key).is_none())
         .map(|(key, _)| format!("only this client has `{key}`"));
     let all: Vec<String> = on_server.chain(only_here).collect();
-    if all.is_empty() { String::new() } else { format!(": {}", all.join(", ")) }
+    if all.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", all.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +169,11 @@ mod tests {
 
     #[test]
     fn differences_are_named() {
-        let keys = |keys: &[(&str, u32)]| keys.iter().map(|(key, version)| ((*key).to_owned(), *version)).collect();
+        let keys = |keys: &[(&str, u32)]| {
+            keys.iter()
+                .map(|(key, version)| ((*key).to_owned(), *version))
+                .collect()
+        };
         let ours: Vec<_> = keys(&[("coins", 1), ("level", 1), ("pet", 1)]);
         let theirs: Vec<_> = keys(&[("coins", 1), ("guild", 1), ("level", 2)]);
         assert_eq!(

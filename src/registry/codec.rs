@@ -53,6 +53,8 @@ pub(crate) enum DecodeError {
     Value(ValueError),
     #[error("migrating it from version {from} failed: {error}")]
     Migrate { from: u32, error: MigrateError },
+    #[error("its `Deserialize`, its migration or its default panicked")]
+    Panicked,
 }
 
 /// The codec of the type that a [`Rule`] is about.
@@ -60,7 +62,7 @@ pub(crate) struct TypedCodec<T> {
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server stores"))]
     rule: Rule<T>,
     #[cfg(all(feature = "server", debug_assertions))]
-    checked: std::sync::Once,
+    checked: std::sync::atomic::AtomicBool,
 }
 
 impl<T> TypedCodec<T> {
@@ -68,7 +70,7 @@ impl<T> TypedCodec<T> {
         Self {
             rule,
             #[cfg(all(feature = "server", debug_assertions))]
-            checked: std::sync::Once::new(),
+            checked: std::sync::atomic::AtomicBool::new(false),
         }
     }
 }
@@ -82,11 +84,9 @@ impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
     fn store(&self, entity: EntityRef<'_>) -> Option<Result<StoredValue, ValueError>> {
         let component = entity.get::<T>()?;
         #[cfg(debug_assertions)]
-        self.checked.call_once(|| {
-            if let Err(error) = crate::document::check_round_trip(component) {
-                tracing::error!("key `{}` will not come back as it was saved: {error}", self.rule.key);
-            }
-        });
+        if !self.checked.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            check(component, self.rule.key);
+        }
         Some(StoredValue::encode(component))
     }
 
@@ -129,5 +129,17 @@ impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
     #[cfg(feature = "server")]
     fn track_changes(&self, schedules: &mut Schedules, index: u16) {
         super::track::add_tracker::<T>(schedules, index);
+    }
+}
+
+/// Logs whether a component would come back from the disk as it is. What goes wrong in here fails no save.
+#[cfg(all(feature = "server", debug_assertions))]
+fn check<T: Serialize + DeserializeOwned>(component: &T, key: &str) {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    match catch_unwind(AssertUnwindSafe(|| crate::document::check_round_trip(component))) {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!("key `{key}` will not come back as it was saved: {error}"),
+        Err(_) => tracing::error!("key `{key}` panics when it is read back as it was saved"),
     }
 }

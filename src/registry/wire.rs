@@ -22,6 +22,7 @@ pub(crate) fn write<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Wi
 }
 
 /// Reads one value that takes up all of `bytes`.
+#[cfg(feature = "client")]
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     read_within::<LIMIT, T>(bytes)
 }

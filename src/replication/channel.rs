@@ -71,11 +71,33 @@ impl ConnectionConfigExt for ConnectionConfig {
     }
 
     fn with_player_data_channels(mut self, channels: PlayerDataChannels) -> Self {
-        let PlayerDataChannels { to_client, to_server, to_client_memory, to_server_memory, resend_time } = channels;
-        assert!(to_client_memory >= MIN_TO_CLIENT_MEMORY, "`to_client_memory` is {to_client_memory}, and must be at least 64 KiB");
-        assert!(to_server_memory >= 4 * 1024, "`to_server_memory` is {to_server_memory}, and must be at least 4 KiB");
-        append(&mut self.server_channels_config, to_client, to_client_memory, resend_time);
-        append(&mut self.client_channels_config, to_server, to_server_memory, resend_time);
+        let PlayerDataChannels {
+            to_client,
+            to_server,
+            to_client_memory,
+            to_server_memory,
+            resend_time,
+        } = channels;
+        assert!(
+            to_client_memory >= MIN_TO_CLIENT_MEMORY,
+            "`to_client_memory` is {to_client_memory}, and must be at least 64 KiB"
+        );
+        assert!(
+            to_server_memory >= 4 * 1024,
+            "`to_server_memory` is {to_server_memory}, and must be at least 4 KiB"
+        );
+        append(
+            &mut self.server_channels_config,
+            to_client,
+            to_client_memory,
+            resend_time,
+        );
+        append(
+            &mut self.client_channels_config,
+            to_server,
+            to_server_memory,
+            resend_time,
+        );
         self
     }
 }
@@ -124,13 +146,20 @@ impl ChannelCheck {
 /// renet keeps the configuration to itself and panics when a channel that isn't there is used, but its `Debug` form
 /// shows everything.
 #[cfg(feature = "server")]
-pub(crate) fn server_channels(server: &bevy_renet::renet::RenetServer, channels: PlayerDataChannels) -> ChannelCheck {
+pub(crate) fn server_channels(
+    server: &bevy_renet::renet::RenetServer,
+    channels: PlayerDataChannels,
+) -> ChannelCheck {
     let shown = show(server);
     let has = |section: &str, id: u8| -> Option<bool> {
         let (_, rest) = shown.split_once(section)?;
         let (configs, _) = rest.split_once(']')?;
         let id = format!("channel_id: {id},");
-        Some(configs.split("ChannelConfig").any(|config| config.contains(&id) && config.contains("ReliableOrdered")))
+        Some(
+            configs
+                .split("ChannelConfig")
+                .any(|config| config.contains(&id) && config.contains("ReliableOrdered")),
+        )
     };
     let to_client = has("server_channels_config: [", channels.to_client);
     let to_server = has("client_channels_config: [", channels.to_server);
@@ -139,19 +168,24 @@ pub(crate) fn server_channels(server: &bevy_renet::renet::RenetServer, channels:
 
 /// Looks for our channels in a client. See [`server_channels`].
 #[cfg(feature = "client")]
-pub(crate) fn client_channels(client: &bevy_renet::renet::RenetClient, channels: PlayerDataChannels) -> ChannelCheck {
+pub(crate) fn client_channels(
+    client: &bevy_renet::renet::RenetClient,
+    channels: PlayerDataChannels,
+) -> ChannelCheck {
     let shown = show(client);
     let entry = |id: u8, channel: &str| -> Option<&str> {
         let name = format!("{id}: {channel} {{");
         let mut found = shown.match_indices(&name);
         // 50 is also at the end of 250.
-        let (at, _) = found.find(|(at, _)| !shown[..*at].ends_with(|before: char| before.is_ascii_digit()))?;
+        let (at, _) =
+            found.find(|(at, _)| !shown[..*at].ends_with(|before: char| before.is_ascii_digit()))?;
         shown[at + name.len()..].split("ChannelReliable {").next()
     };
     let is_complete = shown.contains("send_reliable_channels: {") && shown.contains("connection_status: ");
     let to_server = entry(channels.to_server, "SendChannelReliable");
     let to_client = entry(channels.to_client, "ReceiveChannelReliable");
-    let present = to_server.is_some() && to_client.is_some_and(|entry| entry.contains("reliable_order: Ordered"));
+    let present =
+        to_server.is_some() && to_client.is_some_and(|entry| entry.contains("reliable_order: Ordered"));
     ChannelCheck::of(is_complete.then_some(present))
 }
 
@@ -177,7 +211,9 @@ fn show(value: &impl fmt::Debug) -> String {
 
 /// Says which line to add for the channels. `resource` is renet's type.
 pub(crate) fn warn_about_channels(resource: &str, channels: PlayerDataChannels) {
-    let PlayerDataChannels { to_client, to_server, .. } = channels;
+    let PlayerDataChannels {
+        to_client, to_server, ..
+    } = channels;
     let line = if channels == PlayerDataChannels::default() {
         format!("{resource}::new(ConnectionConfig::default().with_player_data())")
     } else {
@@ -196,7 +232,11 @@ mod tests {
     use super::*;
 
     fn unrelated(id: u8) -> PlayerDataChannels {
-        PlayerDataChannels { to_client: id, to_server: id, ..Default::default() }
+        PlayerDataChannels {
+            to_client: id,
+            to_server: id,
+            ..Default::default()
+        }
     }
 
     // If these fail after an update of renet, its `Debug` form has changed, and the check has to learn the new one.
@@ -208,9 +248,21 @@ mod tests {
         assert_eq!(server_channels(&without, ours), ChannelCheck::Missing);
         let with = RenetServer::new(ConnectionConfig::default().with_player_data());
         assert_eq!(server_channels(&with, ours), ChannelCheck::Present);
-        assert_eq!(server_channels(&with, unrelated(50)), ChannelCheck::Missing, "50 is not 250");
-        assert_eq!(server_channels(&with, unrelated(0)), ChannelCheck::Missing, "0 is there, but not reliable");
-        assert_eq!(server_channels(&with, unrelated(1)), ChannelCheck::Missing, "1 is there, but not ordered");
+        assert_eq!(
+            server_channels(&with, unrelated(50)),
+            ChannelCheck::Missing,
+            "50 is not 250"
+        );
+        assert_eq!(
+            server_channels(&with, unrelated(0)),
+            ChannelCheck::Missing,
+            "0 is there, but not reliable"
+        );
+        assert_eq!(
+            server_channels(&with, unrelated(1)),
+            ChannelCheck::Missing,
+            "1 is there, but not ordered"
+        );
     }
 
     #[cfg(feature = "server")]
@@ -219,9 +271,15 @@ mod tests {
         let mut server = RenetServer::new(ConnectionConfig::default().with_player_data());
         server.add_connection(7);
         server.send_message(7, 250, vec![0; 1000]);
-        assert_eq!(server_channels(&server, PlayerDataChannels::default()), ChannelCheck::Present);
+        assert_eq!(
+            server_channels(&server, PlayerDataChannels::default()),
+            ChannelCheck::Present
+        );
         server.send_message(7, 250, vec![0; 1024 * 1024]);
-        assert_eq!(server_channels(&server, PlayerDataChannels::default()), ChannelCheck::Unknown);
+        assert_eq!(
+            server_channels(&server, PlayerDataChannels::default()),
+            ChannelCheck::Unknown
+        );
     }
 
     #[cfg(feature = "client")]
@@ -232,9 +290,21 @@ mod tests {
         assert_eq!(client_channels(&without, ours), ChannelCheck::Missing);
         let with = RenetClient::new(ConnectionConfig::default().with_player_data());
         assert_eq!(client_channels(&with, ours), ChannelCheck::Present);
-        assert_eq!(client_channels(&with, unrelated(50)), ChannelCheck::Missing, "50 is not 250");
-        assert_eq!(client_channels(&with, unrelated(0)), ChannelCheck::Missing, "0 is there, but not reliable");
-        assert_eq!(client_channels(&with, unrelated(1)), ChannelCheck::Missing, "1 is there, but not ordered");
+        assert_eq!(
+            client_channels(&with, unrelated(50)),
+            ChannelCheck::Missing,
+            "50 is not 250"
+        );
+        assert_eq!(
+            client_channels(&with, unrelated(0)),
+            ChannelCheck::Missing,
+            "0 is there, but not reliable"
+        );
+        assert_eq!(
+            client_channels(&with, unrelated(1)),
+            ChannelCheck::Missing,
+            "1 is there, but not ordered"
+        );
     }
 
     #[test]
@@ -246,7 +316,19 @@ mod tests {
     #[test]
     fn the_channels_come_last() {
         let config = ConnectionConfig::default().with_player_data();
-        assert_eq!(config.server_channels_config.last().map(|channel| channel.channel_id), Some(250));
-        assert_eq!(config.client_channels_config.last().map(|channel| channel.channel_id), Some(250));
+        assert_eq!(
+            config
+                .server_channels_config
+                .last()
+                .map(|channel| channel.channel_id),
+            Some(250)
+        );
+        assert_eq!(
+            config
+                .client_channels_config
+                .last()
+                .map(|channel| channel.channel_id),
+            Some(250)
+        );
     }
 }

@@ -66,7 +66,10 @@ impl Flow {
             return false;
         }
         while self.acknowledged < number {
-            let size = self.sizes.pop_front().expect("one for each frame that was sent and not acknowledged");
+            let size = self
+                .sizes
+                .pop_front()
+                .expect("one for each frame that was sent and not acknowledged");
             self.outstanding -= size;
             self.acknowledged += 1;
         }
@@ -96,8 +99,15 @@ mod tests {
             while flow.has_room() {
                 flow.record(flow.part());
             }
-            assert!(flow.outstanding() <= channel / 2, "{} of {channel}", flow.outstanding());
-            assert!(flow.outstanding() > 0, "a channel of {channel} bytes is of some use");
+            assert!(
+                flow.outstanding() <= channel / 2,
+                "{} of {channel}",
+                flow.outstanding()
+            );
+            assert!(
+                flow.outstanding() > 0,
+                "a channel of {channel} bytes is of some use"
+            );
         }
     }
 
@@ -108,7 +118,10 @@ mod tests {
         while flow.has_room() {
             last = flow.record(100);
         }
-        assert_eq!(last, 256, "however small the frames, there is an end to their number");
+        assert_eq!(
+            last, 256,
+            "however small the frames, there is an end to their number"
+        );
         assert!(flow.acknowledge(1));
         assert!(flow.has_room());
         assert!(flow.acknowledge(last));

@@ -109,7 +109,11 @@ impl Watched {
 #[derive(Debug, PartialEq)]
 pub(super) enum Heard {
     /// It said hello, which is to be judged.
-    Hello { protocol: u16, types: u64, game_version: String },
+    Hello {
+        protocol: u16,
+        types: u64,
+        game_version: String,
+    },
     /// It has applied more.
     Progress,
     /// An honest client doesn't say that.
@@ -133,10 +137,18 @@ impl Link {
     /// Takes in a message, which may be anything.
     pub(super) fn hear(&mut self, message: &[u8]) -> Heard {
         match protocol::decode_from_client(message) {
-            Some(FromClient::Hello { protocol, types, game_version })
-                if self.handshake == Handshake::Awaited && game_version.len() <= protocol::GAME_VERSION_LIMIT =>
+            Some(FromClient::Hello {
+                protocol,
+                types,
+                game_version,
+            }) if self.handshake == Handshake::Awaited
+                && game_version.len() <= protocol::GAME_VERSION_LIMIT =>
             {
-                Heard::Hello { protocol, types, game_version }
+                Heard::Hello {
+                    protocol,
+                    types,
+                    game_version,
+                }
             }
             Some(FromClient::Ack { epoch, frame }) if epoch <= self.epoch && self.flow.acknowledge(frame) => {
                 Heard::Progress
@@ -148,7 +160,10 @@ impl Link {
     /// Whether it is time to disconnect.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.farewell.as_ref().is_some_and(|farewell| {
-            farewell.until <= now || farewell.frame.is_some_and(|frame| self.flow.is_acknowledged(frame))
+            farewell.until <= now
+                || farewell
+                    .frame
+                    .is_some_and(|frame| self.flow.is_acknowledged(frame))
         })
     }
 
@@ -168,7 +183,11 @@ mod tests {
     #[test]
     fn a_second_hello_is_nonsense() {
         let mut link = link();
-        let hello = protocol::encode(&FromClient::Hello { protocol: 1, types: 2, game_version: String::new() });
+        let hello = protocol::encode(&FromClient::Hello {
+            protocol: 1,
+            types: 2,
+            game_version: String::new(),
+        });
         assert!(matches!(link.hear(&hello), Heard::Hello { .. }));
         link.handshake = Handshake::Agreed;
         assert_eq!(link.hear(&hello), Heard::Nonsense);

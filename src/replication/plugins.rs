@@ -17,7 +17,11 @@ pub(crate) struct NeedsPlugin<R, P> {
 
 impl<R: Resource, P: Plugin> NeedsPlugin<R, P> {
     pub(crate) fn new(resource: &'static str, plugin: &'static str) -> Self {
-        Self { resource, plugin, types: PhantomData }
+        Self {
+            resource,
+            plugin,
+            types: PhantomData,
+        }
     }
 }
 
@@ -30,7 +34,9 @@ impl<R: Resource, P: Plugin> Plugin for NeedsPlugin<R, P> {
         }
         let Self { resource, plugin, .. } = *self;
         let complain = move || {
-            warn!("there is a `{resource}` and no `{plugin}`, so it does nothing: add `app.add_plugins({plugin})`");
+            warn!(
+                "there is a `{resource}` and no `{plugin}`, so it does nothing: add `app.add_plugins({plugin})`"
+            );
         };
         if app.world().contains_resource::<R>() {
             complain();

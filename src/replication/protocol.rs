@@ -5,12 +5,12 @@
 //! [`ToClient::Refused`] keep their form in every version, so that two versions can tell each other what is wrong.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     id::PlayerId,
     player::{LoadError, SaveError, SessionEnd},
-    registry::wire::{self, WireError},
+    registry::wire,
 };
 
 /// The version of the protocol. Raise it with every change to a message.
@@ -20,6 +20,7 @@ pub(crate) const VERSION: u16 = 1;
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
 
 /// The largest message that is read from a client, in bytes, encoded and decoded.
+#[cfg(feature = "server")]
 pub(crate) const FROM_CLIENT_LIMIT: usize = 256;
 
 /// The largest message to a client, in bytes, however many frames it takes.
@@ -29,7 +30,11 @@ pub(crate) const TO_CLIENT_LIMIT: usize = wire::LIMIT / 2;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) enum FromClient {
     /// The first message of a connection: what the client was built with.
-    Hello { protocol: u16, types: u64, game_version: String },
+    Hello {
+        protocol: u16,
+        types: u64,
+        game_version: String,
+    },
     /// Everything up to the frame with this number (the connection's first is 1) has been applied; `epoch` is that of
     /// the newest session the client has heard of.
     Ack { epoch: u32, frame: u64 },
@@ -58,7 +63,10 @@ pub(crate) enum FrameKind {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) enum ToClient {
     /// The handshake failed, and the server disconnects. `types` are the keys and versions of the server's public types.
-    Refused { reason: String, types: Vec<(String, u32)> },
+    Refused {
+        reason: String,
+        types: Vec<(String, u32)>,
+    },
     /// The handshake succeeded.
     Welcome,
     /// The server disconnects.
@@ -66,13 +74,19 @@ pub(crate) enum ToClient {
     /// A player is being loaded: the beginning of the frame's epoch.
     Loading { player: PlayerId },
     /// The load has ended. The values are all that the player has, each with the number of its public type.
-    Loaded { outcome: Outcome, values: Vec<(u16, Bytes)> },
+    Loaded {
+        outcome: Outcome,
+        values: Vec<(u16, Bytes)>,
+    },
     /// These values are new, or gone.
     Changed { values: Vec<(u16, Option<Bytes>)> },
     /// The load has failed, and the player doesn't play on defaults.
     LoadFailed { error: LoadError },
     /// A save has ended.
-    Saved { is_final: bool, result: Result<(), SaveError> },
+    Saved {
+        is_final: bool,
+        result: Result<(), SaveError>,
+    },
     /// The store refuses the data from now on, or doesn't any more.
     Blocked { reason: Option<SaveError> },
     /// The end of the frame's epoch; with a reason if there was a session.
@@ -94,17 +108,14 @@ pub(crate) fn encode(message: &impl Serialize) -> Bytes {
 }
 
 /// Reads a [`Frame`], or a [`ToClient`] put together from frames.
-#[cfg(any(feature = "client", test))]
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+#[cfg(feature = "client")]
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, wire::WireError> {
     wire::read(bytes)
 }
 
 /// Reads what a client sent, which may be anything.
 #[cfg(feature = "server")]
 pub(crate) fn decode_from_client(bytes: &[u8]) -> Option<FromClient> {
-    if bytes.len() > FROM_CLIENT_LIMIT {
-        return None;
-    }
     wire::read_within::<FROM_CLIENT_LIMIT, _>(bytes).ok()
 }
 
@@ -115,11 +126,22 @@ mod tests {
     #[test]
     fn the_messages_that_two_versions_must_understand_keep_their_form() {
         // Builds of other versions are out there: these bytes may never change.
-        let hello = FromClient::Hello { protocol: 1, types: 0x0102_0304, game_version: "a".to_owned() };
+        let hello = FromClient::Hello {
+            protocol: 1,
+            types: 0x0102_0304,
+            game_version: "a".to_owned(),
+        };
         assert_eq!(encode(&hello)[..], [0, 1, 252, 4, 3, 2, 1, 1, b'a']);
-        let refused = ToClient::Refused { reason: "b".to_owned(), types: vec![("c".to_owned(), 2)] };
+        let refused = ToClient::Refused {
+            reason: "b".to_owned(),
+            types: vec![("c".to_owned(), 2)],
+        };
         assert_eq!(encode(&refused)[..], [0, 1, b'b', 1, 1, b'c', 2]);
-        let frame = Frame { epoch: 0, kind: FrameKind::Whole, bytes: Bytes::from_static(b"d") };
+        let frame = Frame {
+            epoch: 0,
+            kind: FrameKind::Whole,
+            bytes: Bytes::from_static(b"d"),
+        };
         assert_eq!(encode(&frame)[..], [0, 0, 1, b'd']);
     }
 
@@ -136,25 +158,48 @@ mod tests {
     #[test]
     fn the_longest_hello_fits() {
         let game_version = "v".repeat(GAME_VERSION_LIMIT);
-        let hello = FromClient::Hello { protocol: u16::MAX, types: u64::MAX, game_version };
+        let hello = FromClient::Hello {
+            protocol: u16::MAX,
+            types: u64::MAX,
+            game_version,
+        };
         assert_eq!(decode_from_client(&encode(&hello)), Some(hello));
     }
 
+    #[cfg(feature = "client")]
     #[test]
     fn a_message_with_every_field_comes_back() {
         let messages = [
-            ToClient::Loading { player: PlayerId::from_name("ada") },
+            ToClient::Loading {
+                player: PlayerId::from_name("ada"),
+            },
             ToClient::Loaded {
-                outcome: Outcome::Fallback { reason: LoadError::SessionLocked { server: "b".to_owned() } },
+                outcome: Outcome::Fallback {
+                    reason: LoadError::SessionLocked {
+                        server: "b".to_owned(),
+                    },
+                },
                 values: vec![(0, Bytes::from_static(&[1, 2])), (7, Bytes::new())],
             },
-            ToClient::Changed { values: vec![(1, Some(Bytes::from_static(&[3]))), (2, None)] },
-            ToClient::Saved { is_final: true, result: Err(SaveError::LockLost) },
-            ToClient::Blocked { reason: Some(SaveError::Deadline) },
-            ToClient::Ended { reason: Some(SessionEnd::Replaced) },
+            ToClient::Changed {
+                values: vec![(1, Some(Bytes::from_static(&[3]))), (2, None)],
+            },
+            ToClient::Saved {
+                is_final: true,
+                result: Err(SaveError::LockLost),
+            },
+            ToClient::Blocked {
+                reason: Some(SaveError::Deadline),
+            },
+            ToClient::Ended {
+                reason: Some(SessionEnd::Replaced),
+            },
         ];
         for message in messages {
-            assert_eq!(decode::<ToClient>(&encode(&message)).expect("it was encoded"), message);
+            assert_eq!(
+                decode::<ToClient>(&encode(&message)).expect("it was encoded"),
+                message
+            );
         }
     }
 }

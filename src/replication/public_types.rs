@@ -14,7 +14,12 @@ pub(crate) struct PublicTypes {
 
 impl PublicTypes {
     pub(crate) fn new(types: Arc<DataTypes>) -> Self {
-        let positions = types.iter().enumerate().filter(|(_, data_type)| !data_type.private).map(|(at, _)| at).collect();
+        let positions = types
+            .iter()
+            .enumerate()
+            .filter(|(_, data_type)| !data_type.private)
+            .map(|(at, _)| at)
+            .collect();
         Self { types, positions }
     }
 
@@ -22,13 +27,17 @@ impl PublicTypes {
         self.types.iter().nth(*self.positions.get(usize::from(index))?)
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &DataType)> {
         (0..=u16::MAX).zip(self.types.public())
     }
 
     /// The keys and versions, for saying in words what differs.
     pub(crate) fn keys(&self) -> Vec<(String, u32)> {
-        self.types.public().map(|data_type| (data_type.key.to_owned(), data_type.version)).collect()
+        self.types
+            .public()
+            .map(|data_type| (data_type.key.to_owned(), data_type.version))
+            .collect()
     }
 
     pub(crate) fn hash(&self) -> u64 {

@@ -31,17 +31,30 @@ pub(super) fn receive(
             server.disconnect(client);
         } else if replication.channel.is_usable() && !link.is_muted() {
             for _ in 0..replication.settings.messages_per_tick {
-                let Some(message) = server.receive_message(client, channel) else { break };
+                let Some(message) = server.receive_message(client, channel) else {
+                    break;
+                };
                 stats.count(client, |client| {
                     client.received_messages += 1;
                     client.received_bytes += message.len() as u64;
                 });
                 match link.hear(&message) {
                     Heard::Progress => stats.set_outstanding(client, link.flow.outstanding()),
-                    Heard::Hello { protocol, types, game_version } => {
+                    Heard::Hello {
+                        protocol,
+                        types,
+                        game_version,
+                    } => {
                         // Until it is judged, at the end of this system, a second one is out of place.
                         link.handshake = Handshake::Accepted;
-                        heard.push((client, Verdict::Hello { protocol, types, game_version }));
+                        heard.push((
+                            client,
+                            Verdict::Hello {
+                                protocol,
+                                types,
+                                game_version,
+                            },
+                        ));
                     }
                     Heard::Nonsense => {
                         stats.count(client, |client| client.nonsense += 1);
@@ -57,7 +70,11 @@ pub(super) fn receive(
     }
     for (client, verdict) in heard {
         match verdict {
-            Verdict::Hello { protocol, types, game_version } => {
+            Verdict::Hello {
+                protocol,
+                types,
+                game_version,
+            } => {
                 judge(replication, &mut stats, client, protocol, types, &game_version);
             }
             Verdict::ThrowOut => {
@@ -71,7 +88,11 @@ pub(super) fn receive(
 
 /// What has to be done about a client.
 enum Verdict {
-    Hello { protocol: u16, types: u64, game_version: String },
+    Hello {
+        protocol: u16,
+        types: u64,
+        game_version: String,
+    },
     ThrowOut,
 }
 
@@ -84,12 +105,21 @@ fn judge(
     game_version: &str,
 ) {
     let Some(ours) = &replication.types else { return };
-    match mismatch(ours, &replication.settings.game_version, protocol, types, game_version) {
+    match mismatch(
+        ours,
+        &replication.settings.game_version,
+        protocol,
+        types,
+        game_version,
+    ) {
         None => replication.mark(client),
         Some(reason) => {
             warn!("client {client} can't be told its player's data: {reason}");
             stats.refused += 1;
-            let message = ToClient::Refused { reason, types: ours.keys() };
+            let message = ToClient::Refused {
+                reason,
+                types: ours.keys(),
+            };
             if let Some(link) = replication.links.get_mut(&client) {
                 link.handshake = Handshake::Refused;
             }
@@ -108,11 +138,18 @@ fn mismatch(
 ) -> Option<String> {
     if protocol != protocol::VERSION {
         let ours = protocol::VERSION;
-        Some(format!("the server speaks version {ours} of the player data protocol, the client version {protocol}"))
+        Some(format!(
+            "the server speaks version {ours} of the player data protocol, the client version {protocol}"
+        ))
     } else if game_version != our_version {
-        Some(format!("the server runs game version {our_version:?}, the client {game_version:?}"))
+        Some(format!(
+            "the server runs game version {our_version:?}, the client {game_version:?}"
+        ))
     } else if types != ours.hash() {
-        Some("server and client were built with different keys, or versions of keys, of player data".to_owned())
+        Some(
+            "server and client were built with different keys, or versions of keys, of player data"
+                .to_owned(),
+        )
     } else {
         None
     }

@@ -3,8 +3,6 @@
 //! The server never keeps a queue of what it has yet to say. It keeps, per client, what the client was told last, and
 //! says what differs when there is room: however slow a client is, it costs no more memory than one copy of its data.
 
-use std::collections::BTreeSet;
-
 use bevy::{
     ecs::resource::IsResource,
     platform::collections::{HashMap, HashSet},
@@ -12,7 +10,6 @@ use bevy::{
 };
 use bevy_renet::{RenetServer, renet::ClientId};
 use bytes::Bytes;
-use tracing::error;
 
 use super::{
     ReplicationStats,
@@ -23,12 +20,14 @@ use super::{
 };
 use crate::{
     id::PlayerId,
-    player::{PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SessionEnd},
+    player::{PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSession, SessionEnd},
     registry::ChangeLog,
 };
 
-/// What a value costs in a message beside its own bytes, at most: its number, whether it's there, its length.
-const VALUE_OVERHEAD: usize = 3 + 1 + 5;
+mod news;
+mod values;
+
+use values::{Encoded, encode};
 
 /// The players' entities. Resources are entities as well, and not for this system to look at.
 type Players<'w, 's> = Query<'w, 's, EntityRef<'static>, (With<PlayerClient>, Without<IsResource>)>;
@@ -66,8 +65,13 @@ pub(super) fn send(
 }
 
 fn note_change(replication: &mut ReplicationServer, entity: Entity, index: u16) {
-    let Some(&client) = replication.clients.get(&entity) else { return };
-    let watched = replication.links.get_mut(&client).and_then(|link| link.watched.as_mut());
+    let Some(&client) = replication.clients.get(&entity) else {
+        return;
+    };
+    let watched = replication
+        .links
+        .get_mut(&client)
+        .and_then(|link| link.watched.as_mut());
     // Before the first values were sent there is nothing to add to them.
     if let Some(watched) = watched.filter(|watched| watched.entity == entity && watched.has_values()) {
         watched.dirty.insert(index);
@@ -83,12 +87,19 @@ fn tell(
     players: &Players,
     stats: &mut ReplicationStats,
 ) -> bool {
-    let (Some(link), Some(types)) = (replication.links.get_mut(&client), &replication.types) else { return false };
+    let (Some(link), Some(types)) = (replication.links.get_mut(&client), &replication.types) else {
+        return false;
+    };
     let channel = replication.settings.channels.to_client;
     let mut teller = Teller {
         client,
         link,
-        outlet: Outlet { client, channel, server, stats },
+        outlet: Outlet {
+            client,
+            channel,
+            server,
+            stats,
+        },
         types,
         players,
         entities: &replication.players,
@@ -117,7 +128,11 @@ struct Outlet<'a> {
 impl Outlet<'_> {
     /// Hands a frame to renet, if it can take it.
     fn send(&mut self, link: &mut Link, kind: FrameKind, bytes: Bytes) -> Option<u64> {
-        let frame = protocol::encode(&Frame { epoch: link.epoch, kind, bytes });
+        let frame = protocol::encode(&Frame {
+            epoch: link.epoch,
+            kind,
+            bytes,
+        });
         let size = frame.len();
         if !self.server.can_send_message(self.client, self.channel, size) {
             return None;
@@ -148,7 +163,12 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn tell(&mut self) -> bool {
-        if self.link.farewell.as_ref().is_some_and(|farewell| farewell.frame.is_some()) {
+        if self
+            .link
+            .farewell
+            .as_ref()
+            .is_some_and(|farewell| farewell.frame.is_some())
+        {
             return true; // Everything has been said.
         }
         if self.link.handshake == Handshake::Accepted && self.say(&ToClient::Welcome) {
@@ -164,7 +184,9 @@ impl Teller<'_> {
 
     /// Says the last word. That the budget is used up is no reason to leave without.
     fn say_farewell(&mut self) -> bool {
-        let Some(farewell) = &self.link.farewell else { return true };
+        let Some(farewell) = &self.link.farewell else {
+            return true;
+        };
         let bytes = protocol::encode(&farewell.message);
         let frame = self.outlet.send(self.link, FrameKind::Whole, bytes);
         if let Some(farewell) = &mut self.link.farewell {
@@ -178,7 +200,12 @@ impl Teller<'_> {
             return false;
         }
         self.continue_transfer();
-        if self.link.transfer.as_ref().is_some_and(|transfer| transfer.value.is_none()) {
+        if self
+            .link
+            .transfer
+            .as_ref()
+            .is_some_and(|transfer| transfer.value.is_none())
+        {
             return false; // The first values come before any news of them.
         }
         self.tell_news() && self.tell_changes()
@@ -214,7 +241,9 @@ impl Teller<'_> {
     }
 
     fn tell_loading(&mut self, entity: EntityRef<'_>) -> bool {
-        let Some(player) = player_of(entity) else { return true };
+        let Some(player) = player_of(entity) else {
+            return true;
+        };
         if !self.link.flow.has_room() {
             return false;
         }
@@ -234,8 +263,12 @@ impl Teller<'_> {
         }
         let outcome = match &stage {
             Stage::Loading => return true,
-            Stage::Session { first_join } => Outcome::Session { first_join: *first_join },
-            Stage::Fallback { reason } => Outcome::Fallback { reason: reason.clone() },
+            Stage::Session { first_join } => Outcome::Session {
+                first_join: *first_join,
+            },
+            Stage::Fallback { reason } => Outcome::Fallback {
+                reason: reason.clone(),
+            },
         };
         let mut sent = vec![None; self.types.len()];
         let mut values = Vec::new();
@@ -260,163 +293,20 @@ impl Teller<'_> {
         if !self.tell_news() {
             return false;
         }
-        let Some(watched) = &self.link.watched else { return true };
+        let Some(watched) = &self.link.watched else {
+            return true;
+        };
         let entity = watched.entity;
-        let reason = watched.news.ended.or_else(|| {
-            matches!(watched.told, Some(Stage::Session { .. })).then_some(SessionEnd::Left)
-        });
+        let reason = watched
+            .news
+            .ended
+            .or_else(|| matches!(watched.told, Some(Stage::Session { .. })).then_some(SessionEnd::Left));
         let is_said = self.say(&ToClient::Ended { reason });
         if is_said {
             self.link.transfer = None;
             self.link.watched = Some(Watched::new(entity, self.types));
         }
         is_said
-    }
-
-    fn tell_news(&mut self) -> bool {
-        self.tell_blocked() && self.tell_load_failure() && self.tell_save()
-    }
-
-    fn tell_blocked(&mut self) -> bool {
-        let Some(watched) = &self.link.watched else { return true };
-        let Ok(entity) = self.players.get(watched.entity) else { return true };
-        let blocked = entity.get::<SaveBlocked>().map(|blocked| blocked.reason().for_player());
-        if watched.blocked == blocked || !watched.has_values() {
-            return true;
-        }
-        let is_said = self.say(&ToClient::Blocked { reason: blocked.clone() });
-        if is_said && let Some(watched) = &mut self.link.watched {
-            watched.blocked = blocked;
-        }
-        is_said
-    }
-
-    fn tell_load_failure(&mut self) -> bool {
-        let Some(watched) = &mut self.link.watched else { return true };
-        let Some(error) = watched.news.load_failed.take() else { return true };
-        let is_said = self.say(&ToClient::LoadFailed { error: error.clone() });
-        if !is_said && let Some(watched) = &mut self.link.watched {
-            watched.news.load_failed = Some(error);
-        }
-        is_said
-    }
-
-    fn tell_save(&mut self) -> bool {
-        let Some(watched) = &mut self.link.watched else { return true };
-        let Some((is_final, result)) = watched.news.saved.take() else { return true };
-        let is_said = self.say(&ToClient::Saved { is_final, result: result.clone() });
-        if !is_said && let Some(watched) = &mut self.link.watched {
-            watched.news.saved = Some((is_final, result));
-        }
-        is_said
-    }
-
-    /// Sends the values that differ from what the client has.
-    fn tell_changes(&mut self) -> bool {
-        let Some(watched) = &mut self.link.watched else { return true };
-        let Ok(entity) = self.players.get(watched.entity) else { return true };
-        let mut dirty = std::mem::take(&mut watched.dirty);
-        while self.link.flow.has_room() && self.tell_some_changes(&mut dirty, entity) {}
-        self.continue_transfer();
-        let is_done = dirty.is_empty() && self.link.transfer.is_none();
-        if let Some(watched) = &mut self.link.watched {
-            watched.dirty = dirty;
-        }
-        is_done
-    }
-
-    /// Sends one message with changes. Returns false when that was all that can be done for now.
-    fn tell_some_changes(&mut self, dirty: &mut BTreeSet<u16>, entity: EntityRef<'_>) -> bool {
-        let limit = self.link.flow.part();
-        let mut values = Vec::new();
-        let mut size = VALUE_OVERHEAD;
-        for index in dirty.iter().copied().collect::<Vec<_>>() {
-            if self.must_wait(index, limit) {
-                continue;
-            }
-            let new = match encode(self.types, self.unencodable, index, entity) {
-                Encoded::Value(bytes) => Some(bytes),
-                Encoded::Absent => None,
-                Encoded::Failed => {
-                    dirty.remove(&index);
-                    continue;
-                }
-            };
-            if self.sent(index) == Some(&new) {
-                dirty.remove(&index);
-                continue;
-            }
-            let length = new.as_ref().map_or(0, Bytes::len) + VALUE_OVERHEAD;
-            if length + VALUE_OVERHEAD > limit {
-                if self.link.transfer.is_none() {
-                    self.start_transfer(index, new);
-                    dirty.remove(&index);
-                }
-            } else if size + length > limit {
-                break; // It goes into the next message.
-            } else {
-                size += length;
-                values.push((index, new));
-            }
-        }
-        if values.is_empty() {
-            return false;
-        }
-        let message = ToClient::Changed { values };
-        let is_said = self.say(&message);
-        if is_said && let ToClient::Changed { values } = message {
-            for (index, new) in values {
-                dirty.remove(&index);
-                self.set_sent(index, new);
-            }
-        }
-        is_said && !dirty.is_empty()
-    }
-
-    /// Whether a value has to wait for the one that is being sent in parts, because it is that one, or because it was
-    /// large as well when it was last sent and would be encoded for nothing.
-    fn must_wait(&self, index: u16, limit: usize) -> bool {
-        self.link.transfer.as_ref().is_some_and(|transfer| {
-            let was_large = matches!(self.sent(index), Some(Some(bytes)) if bytes.len() > limit);
-            transfer.value == Some(index) || was_large
-        })
-    }
-
-    fn sent(&self, index: u16) -> Option<&Option<Bytes>> {
-        self.link.watched.as_ref()?.sent.get(usize::from(index))
-    }
-
-    fn set_sent(&mut self, index: u16, bytes: Option<Bytes>) {
-        let sent = self.link.watched.as_mut().and_then(|watched| watched.sent.get_mut(usize::from(index)));
-        if let Some(sent) = sent {
-            *sent = bytes;
-        }
-    }
-
-    fn start_transfer(&mut self, index: u16, new: Option<Bytes>) {
-        let bytes = protocol::encode(&ToClient::Changed { values: vec![(index, new.clone())] });
-        self.link.transfer = Some(Transfer { bytes, value: Some(index) });
-        self.set_sent(index, new);
-    }
-
-    fn continue_transfer(&mut self) {
-        let limit = self.link.flow.part();
-        while self.link.flow.has_room_for_part()
-            && let Some(transfer) = &self.link.transfer
-        {
-            let length = transfer.bytes.len().min(limit);
-            let part = transfer.bytes.slice(..length);
-            let is_last = length == transfer.bytes.len();
-            let kind = if is_last { FrameKind::LastPart } else { FrameKind::Part };
-            if self.outlet.send(self.link, kind, part).is_none() {
-                return;
-            }
-            if is_last {
-                self.link.transfer = None;
-            } else if let Some(transfer) = &mut self.link.transfer {
-                transfer.bytes = transfer.bytes.slice(length..);
-            }
-        }
     }
 
     /// Sends a message if there is room: at once, or in parts, one message at a time, if it is large.
@@ -444,31 +334,14 @@ fn player_of(entity: EntityRef<'_>) -> Option<PlayerId> {
 fn stage_of(entity: EntityRef<'_>) -> Option<Stage> {
     player_of(entity)?;
     if let Some(fallback) = entity.get::<PlayerFallback>() {
-        Some(Stage::Fallback { reason: fallback.reason().for_player() })
+        Some(Stage::Fallback {
+            reason: fallback.reason().for_player(),
+        })
     } else if let Some(session) = entity.get::<PlayerSession>() {
-        Some(Stage::Session { first_join: session.first_join() })
+        Some(Stage::Session {
+            first_join: session.first_join(),
+        })
     } else {
         entity.contains::<PlayerLoading>().then_some(Stage::Loading)
     }
-}
-
-enum Encoded {
-    Value(Bytes),
-    Absent,
-    Failed,
-}
-
-fn encode(types: &PublicTypes, unencodable: &mut HashSet<u16>, index: u16, entity: EntityRef<'_>) -> Encoded {
-    let Some(data_type) = types.get(index) else { return Encoded::Absent };
-    let mut bytes = Vec::new();
-    let problem = match data_type.codec.write_wire(entity, &mut bytes) {
-        None => return Encoded::Absent,
-        Some(Ok(())) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => return Encoded::Value(bytes.into()),
-        Some(Ok(())) => format!("it takes {} bytes, more than a message may have", bytes.len()),
-        Some(Err(problem)) => problem.to_string(),
-    };
-    if unencodable.insert(index) {
-        error!("key `{}` (`{}`) can't be sent to its owner: {problem}", data_type.key, data_type.type_name);
-    }
-    Encoded::Failed
 }

@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{
     player::{
-        PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
-        SaveBlocked,
+        PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession,
+        PlayerSessionEnded, SaveBlocked,
     },
     registry::{self, ChangeLog, Registry},
     systems::{self, PlayerDataSystems},
@@ -61,7 +61,12 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
         ))
         .add_systems(PreStartup, track_public_types.after(registry::freeze_registry))
         .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
-        .add_systems(PostUpdate, send::send.in_set(PlayerDataSystems::Send).run_if(send::has_something_to_do))
+        .add_systems(
+            PostUpdate,
+            send::send
+                .in_set(PlayerDataSystems::Send)
+                .run_if(send::has_something_to_do),
+        )
         .add_observer(take_up_server)
         .add_observer(drop_server)
         .add_observer(follow_connections)
@@ -84,7 +89,12 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
 /// [timeout](ReplicationSettings::farewell_timeout).
 pub(crate) fn disconnect_after_send(world: &mut World, client: ClientId, reason: &str) {
     if let Some(mut replication) = world.get_resource_mut::<ReplicationServer>()
-        && replication.say_goodbye(client, ToClient::Goodbye { reason: reason.to_owned() })
+        && replication.say_goodbye(
+            client,
+            ToClient::Goodbye {
+                reason: reason.to_owned(),
+            },
+        )
     {
         return;
     }
@@ -145,7 +155,9 @@ impl ReplicationServer {
 
     /// Notes news about a player that its client knows of.
     fn note(&mut self, entity: Entity, note: impl FnOnce(&mut News)) {
-        let Some(&client) = self.clients.get(&entity) else { return };
+        let Some(&client) = self.clients.get(&entity) else {
+            return;
+        };
         let watched = self.links.get_mut(&client).and_then(|link| link.watched.as_mut());
         if let Some(watched) = watched.filter(|watched| watched.entity == entity) {
             note(&mut watched.news);
@@ -156,19 +168,43 @@ impl ReplicationServer {
     /// Has the client disconnected after it was sent `message`; false if there is no such client. The first message
     /// counts.
     pub(super) fn say_goodbye(&mut self, client: ClientId, message: ToClient) -> bool {
-        let timeout = if self.channel.is_usable() { self.settings.farewell_timeout } else { Duration::ZERO };
+        let timeout = if self.channel.is_usable() {
+            self.settings.farewell_timeout
+        } else {
+            Duration::ZERO
+        };
         let until = Instant::now() + timeout;
-        self.set_farewell(client, Farewell { message, frame: None, until, is_muted: false })
+        self.set_farewell(
+            client,
+            Farewell {
+                message,
+                frame: None,
+                until,
+                is_muted: false,
+            },
+        )
     }
 
     /// Has a client that is no longer listened to disconnected after the next send.
     pub(super) fn throw_out(&mut self, client: ClientId, reason: &str) {
-        let message = ToClient::Goodbye { reason: reason.to_owned() };
-        self.set_farewell(client, Farewell { message, frame: None, until: Instant::now(), is_muted: true });
+        let message = ToClient::Goodbye {
+            reason: reason.to_owned(),
+        };
+        self.set_farewell(
+            client,
+            Farewell {
+                message,
+                frame: None,
+                until: Instant::now(),
+                is_muted: true,
+            },
+        );
     }
 
     fn set_farewell(&mut self, client: ClientId, farewell: Farewell) -> bool {
-        let Some(link) = self.links.get_mut(&client) else { return false };
+        let Some(link) = self.links.get_mut(&client) else {
+            return false;
+        };
         match &mut link.farewell {
             Some(earlier) => {
                 earlier.until = earlier.until.min(farewell.until);
@@ -188,7 +224,11 @@ impl ReplicationServer {
     }
 
     fn disconnected(&mut self, client: ClientId) {
-        if let Some(Link { watched: Some(watched), .. }) = self.links.remove(&client) {
+        if let Some(Link {
+            watched: Some(watched),
+            ..
+        }) = self.links.remove(&client)
+        {
             self.forget_entity(client, watched.entity);
         }
     }
@@ -272,7 +312,9 @@ fn attach(
     mut replication: ResMut<ReplicationServer>,
 ) {
     let entity = insert.entity;
-    let Ok(&PlayerClient(client)) = clients.get(entity) else { return };
+    let Ok(&PlayerClient(client)) = clients.get(entity) else {
+        return;
+    };
     if let Some(older) = replication.players.insert(client, entity)
         && older != entity
     {
@@ -288,11 +330,16 @@ fn detach(
     mut replication: ResMut<ReplicationServer>,
 ) {
     let entity = discard.entity;
-    let Ok(&PlayerClient(client)) = clients.get(entity) else { return };
+    let Ok(&PlayerClient(client)) = clients.get(entity) else {
+        return;
+    };
     if replication.players.get(&client) == Some(&entity) {
         replication.players.remove(&client);
     }
-    let watched = replication.links.get(&client).and_then(|link| link.watched.as_ref());
+    let watched = replication
+        .links
+        .get(&client)
+        .and_then(|link| link.watched.as_ref());
     if watched.is_some_and(|watched| watched.entity == entity) {
         // The client has to be told; what happens until then still concerns it.
         replication.mark(client);
@@ -312,7 +359,9 @@ fn note_lost_state(remove: On<Remove, States>, mut replication: ResMut<Replicati
 }
 
 fn note_load_failure(failed: On<PlayerLoadFailed>, mut replication: ResMut<ReplicationServer>) {
-    replication.note(failed.entity, |news| news.load_failed = Some(failed.error.for_player()));
+    replication.note(failed.entity, |news| {
+        news.load_failed = Some(failed.error.for_player());
+    });
 }
 
 fn note_save(saved: On<PlayerSaved>, mut replication: ResMut<ReplicationServer>) {

@@ -33,7 +33,10 @@ impl LocalConnection {
         let mut renet = RenetClient::new(config);
         renet.set_connected();
         client.insert_resource(renet);
-        server.world_mut().resource_mut::<RenetServer>().add_connection(id);
+        server
+            .world_mut()
+            .resource_mut::<RenetServer>()
+            .add_connection(id);
         Self { client: id }
     }
 
@@ -51,8 +54,12 @@ impl LocalConnection {
     /// The same, showing each packet to `watch` on its way.
     pub fn deliver_watched(&self, server: &mut App, client: &mut App, mut watch: impl FnMut(Way, &[u8])) {
         let id = self.client;
-        let Some(mut server) = server.world_mut().get_resource_mut::<RenetServer>() else { return };
-        let Some(mut client) = client.world_mut().get_resource_mut::<RenetClient>() else { return };
+        let Some(mut server) = server.world_mut().get_resource_mut::<RenetServer>() else {
+            return;
+        };
+        let Some(mut client) = client.world_mut().get_resource_mut::<RenetClient>() else {
+            return;
+        };
         for packet in server.get_packets_to_send(id).unwrap_or_default() {
             watch(Way::ToClient, &packet);
             client.process_packet(&packet);

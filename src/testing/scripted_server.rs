@@ -5,8 +5,8 @@ use bevy_renet::renet::ClientId;
 
 use crate::{
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved,
-        PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
+        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
+        PlayerSaved, PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
     },
     replication::{self, ReplicationSettings},
 };
@@ -46,21 +46,38 @@ pub trait ScriptPlayer {
 impl ScriptPlayer for World {
     fn finish_load(&mut self, player: Entity, first_join: bool, values: impl Bundle) {
         let id = id_of(self, player);
-        self.entity_mut(player).remove::<PlayerLoading>().insert((PlayerSession::new(first_join), values));
-        self.trigger(PlayerLoaded { entity: player, player: id, first_join });
+        self.entity_mut(player)
+            .remove::<PlayerLoading>()
+            .insert((PlayerSession::new(first_join), values));
+        self.trigger(PlayerLoaded {
+            entity: player,
+            player: id,
+            first_join,
+        });
         self.flush();
     }
 
     fn fail_load(&mut self, player: Entity, error: LoadError, defaults: impl Bundle) {
         let id = id_of(self, player);
-        self.entity_mut(player).remove::<PlayerLoading>().insert((PlayerFallback::new(error.clone()), defaults));
-        self.trigger(PlayerLoadFailed { entity: player, player: id, error });
+        self.entity_mut(player)
+            .remove::<PlayerLoading>()
+            .insert((PlayerFallback::new(error.clone()), defaults));
+        self.trigger(PlayerLoadFailed {
+            entity: player,
+            player: id,
+            error,
+        });
         self.flush();
     }
 
     fn finish_save(&mut self, player: Entity, result: Result<(), SaveError>) {
         let id = id_of(self, player);
-        self.trigger(PlayerSaved { entity: player, player: id, is_final: false, result });
+        self.trigger(PlayerSaved {
+            entity: player,
+            player: id,
+            is_final: false,
+            result,
+        });
         self.flush();
     }
 
@@ -74,7 +91,11 @@ impl ScriptPlayer for World {
 
     fn end_session(&mut self, player: Entity, reason: SessionEnd) {
         let id = id_of(self, player);
-        self.trigger(PlayerSessionEnded { entity: player, player: id, reason });
+        self.trigger(PlayerSessionEnded {
+            entity: player,
+            player: id,
+            reason,
+        });
         self.entity_mut(player).remove::<PlayerSession>();
         self.flush();
     }
@@ -85,5 +106,8 @@ impl ScriptPlayer for World {
 }
 
 fn id_of(world: &World, player: Entity) -> crate::PlayerId {
-    world.get::<PersistentPlayer>(player).expect("players on a scripted server have a `PersistentPlayer`").0
+    world
+        .get::<PersistentPlayer>(player)
+        .expect("players on a scripted server have a `PersistentPlayer`")
+        .0
 }

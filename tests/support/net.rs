@@ -187,7 +187,7 @@ impl Client {
         let packets = &mut self.packets;
         self.connection
             .deliver_watched(server, &mut self.app, |way, packet| {
-                packets.push((way, packet.to_vec()))
+                packets.push((way, packet.to_vec()));
             });
     }
 

@@ -1,0 +1,63 @@
+//! Telling what has happened to a player beside changes of the data: errors, and that they have passed.
+
+use super::Teller;
+use crate::{player::SaveBlocked, replication::protocol::ToClient};
+
+impl Teller<'_> {
+    pub(super) fn tell_news(&mut self) -> bool {
+        self.tell_blocked() && self.tell_load_failure() && self.tell_save()
+    }
+
+    fn tell_blocked(&mut self) -> bool {
+        let Some(watched) = &self.link.watched else {
+            return true;
+        };
+        let Ok(entity) = self.players.get(watched.entity) else {
+            return true;
+        };
+        let blocked = entity
+            .get::<SaveBlocked>()
+            .map(|blocked| blocked.reason().for_player());
+        if watched.blocked == blocked || !watched.has_values() {
+            return true;
+        }
+        let is_said = self.say(&ToClient::Blocked {
+            reason: blocked.clone(),
+        });
+        if is_said && let Some(watched) = &mut self.link.watched {
+            watched.blocked = blocked;
+        }
+        is_said
+    }
+
+    fn tell_load_failure(&mut self) -> bool {
+        let Some(watched) = &mut self.link.watched else {
+            return true;
+        };
+        let Some(error) = watched.news.load_failed.take() else {
+            return true;
+        };
+        let is_said = self.say(&ToClient::LoadFailed { error: error.clone() });
+        if !is_said && let Some(watched) = &mut self.link.watched {
+            watched.news.load_failed = Some(error);
+        }
+        is_said
+    }
+
+    fn tell_save(&mut self) -> bool {
+        let Some(watched) = &mut self.link.watched else {
+            return true;
+        };
+        let Some((is_final, result)) = watched.news.saved.take() else {
+            return true;
+        };
+        let is_said = self.say(&ToClient::Saved {
+            is_final,
+            result: result.clone(),
+        });
+        if !is_said && let Some(watched) = &mut self.link.watched {
+            watched.news.saved = Some((is_final, result));
+        }
+        is_said
+    }
+}
