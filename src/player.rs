@@ -26,9 +26,10 @@ pub use error::{ErrorKind, LoadError, SaveError};
 /// Clients that connect get such an entity by themselves, unless auto-join is turned off.
 ///
 /// Removing this component is leaving as well: the data is saved and unlocked, and what stays on the entity is
-/// no longer persisted. It is immutable; to change the player, spawn another entity.
+/// no longer persisted. It is immutable; to change the player, spawn another entity. A clone of the entity is no player:
+/// neither this nor any other component of this module but [`OwnPlayer`] is cloned.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 #[require(PlayerLoading = PlayerLoading::new())]
 pub struct PersistentPlayer(pub PlayerId);
 
@@ -37,7 +38,7 @@ pub struct PersistentPlayer(pub PlayerId);
 /// Auto-join inserts it. A player entity without it works the same, only nobody watches: offline edits, bots, a server
 /// without any network.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 
 /// Marks the entity that carries the local player's own data.
@@ -49,7 +50,7 @@ pub struct OwnPlayer;
 
 /// The player's data is being loaded; no persisted component is on the entity yet.
 #[derive(Component, Clone, Copy, Debug)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerLoading(());
 
 /// The player's data is loaded. On the server: the session lock is held and the data will be saved.
@@ -57,14 +58,14 @@ pub struct PlayerLoading(());
 /// Code that moves value between players must query `With<PlayerSession>` on both sides, or one side of the deal may
 /// be a [`PlayerFallback`] that is never saved.
 #[derive(Component, Clone, Copy, Debug)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerSession {
     first_join: bool,
 }
 
 /// Loading failed: the player plays on default values, which are never saved.
 #[derive(Component, Clone, Debug)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerFallback {
     reason: LoadError,
 }
@@ -72,7 +73,7 @@ pub struct PlayerFallback {
 /// The store refuses this player's data (see [`reason`](Self::reason)); what has changed since the last save is in
 /// memory only. It goes away with the next save that succeeds.
 #[derive(Component, Clone, Debug)]
-#[component(immutable)]
+#[component(immutable, clone_behavior = Ignore)]
 pub struct SaveBlocked {
     reason: SaveError,
 }

@@ -7,50 +7,80 @@ use std::{
     time::Duration,
 };
 
-use bevy::{platform::hash::FixedHasher, prelude::*};
+use bevy::{
+    platform::{hash::FixedHasher, time::Instant},
+    prelude::*,
+};
 
 use super::{
     Player, Server,
     save::{Occasion, save},
 };
 
-/// Who is due when, on the clock of `Time<Real>`. Entries of players who have left are dropped when their turn comes.
-#[derive(Resource, Default)]
+/// Who is due when, on the clock of `Time<Real>`. Entries of sessions that have ended are dropped when their turn comes.
+#[derive(Resource)]
 pub(super) struct Autosave {
-    due: BinaryHeap<Reverse<(Duration, Entity)>>,
+    due: BinaryHeap<Reverse<Due>>,
+    started: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Duration,
+    entity: Entity,
+    /// Which session of the entity: it may have had others.
+    ticket: u64,
+}
+
+impl Default for Autosave {
+    fn default() -> Self {
+        Self { due: BinaryHeap::new(), started: Instant::now() }
+    }
 }
 
 /// Schedules a player's first autosave.
-pub(super) fn begin(world: &mut World, entity: Entity) {
+pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
     let Some(interval) = world.resource::<Server>().settings.autosave else { return };
-    let now = elapsed(world);
     // Players who were loaded together are not saved together.
-    let first = interval.mul_f64(fraction(entity));
-    world.resource_mut::<Autosave>().due.push(Reverse((now + first, entity)));
+    let at = elapsed(world) + interval.mul_f64(fraction(entity));
+    world.resource_mut::<Autosave>().due.push(Reverse(Due { at, entity, ticket }));
 }
 
 /// Saves the players whose turn it is.
 pub(super) fn autosave(world: &mut World) {
     let Some(interval) = world.resource::<Server>().settings.autosave else { return };
     let now = elapsed(world);
-    while let Some(entity) = next_due(&mut world.resource_mut::<Autosave>(), now) {
-        if matches!(world.resource::<Server>().players.get(&entity), Some(Player::Live(_))) {
-            save(world, entity, Occasion::Autosave);
-            world.resource_mut::<Autosave>().due.push(Reverse((now + interval, entity)));
+    while let Some(due) = next_due(&mut world.resource_mut::<Autosave>(), now) {
+        let players = &world.resource::<Server>().players;
+        if matches!(players.get(&due.entity), Some(Player::Live(live)) if live.ticket == due.ticket) {
+            save(world, due.entity, Occasion::Autosave);
+            let at = next_turn(due, interval, now);
+            world.resource_mut::<Autosave>().due.push(Reverse(Due { at, ..due }));
         }
     }
 }
 
-fn next_due(autosave: &mut Autosave, now: Duration) -> Option<Entity> {
-    let &Reverse((due, entity)) = autosave.due.peek()?;
-    (due <= now).then(|| {
+fn next_due(autosave: &mut Autosave, now: Duration) -> Option<Due> {
+    let &Reverse(due) = autosave.due.peek()?;
+    (due.at <= now).then(|| {
         autosave.due.pop();
-        entity
+        due
     })
 }
 
+/// One interval later. Whoever missed a whole turn in an update that took long is spread anew, or everybody would be due
+/// in one update from then on.
+fn next_turn(due: Due, interval: Duration, now: Duration) -> Duration {
+    let next = due.at + interval;
+    if next > now { next } else { now + interval.mul_f64(fraction(due.entity)) }
+}
+
+/// An app without time has a clock all the same.
 fn elapsed(world: &World) -> Duration {
-    world.get_resource::<Time<Real>>().map_or(Duration::ZERO, Time::elapsed)
+    match world.get_resource::<Time<Real>>() {
+        Some(time) => time.elapsed(),
+        None => world.resource::<Autosave>().started.elapsed(),
+    }
 }
 
 /// A number above 0 and up to 1 that differs from entity to entity.

@@ -8,6 +8,7 @@ use std::{
 use bevy::{
     app::MainScheduleOrder,
     ecs::{message::Messages, schedule::ScheduleLabel},
+    platform::collections::HashMap,
     prelude::*,
 };
 use tracing::{error, info, warn};
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     id::PlayerId,
-    player::{PlayerSaved, SaveError, SessionEnd},
+    player::{PlayerSessionEnded, SaveError, SessionEnd},
 };
 
 /// The schedule that saves everybody when the app exits. It runs after [`Last`], where windows and transports write and
@@ -68,28 +69,82 @@ fn exit_was_requested(exit: Option<Res<Messages<AppExit>>>, server: Res<Server>)
     !server.exiting && exit.is_some_and(|exit| !exit.is_empty())
 }
 
+/// Everything is durable, and the locks and the lease are given back, before any of the game's observers runs: one that
+/// panics takes nobody's data with it.
 fn flush(world: &mut World) {
     let started = Instant::now();
-    let mut server = world.resource_mut::<Server>();
-    server.exiting = true;
-    let deadline = started + server.settings.exit_deadline;
-    let players: Vec<Entity> = server.players.keys().copied().collect();
-    for entity in players {
-        leave::leave(&mut world.into(), entity, SessionEnd::ServerExit);
-    }
-    world.flush();
-
+    let deadline = started + world.resource::<Server>().settings.exit_deadline;
+    let ended = end_everybody(world);
     let server = world.resource::<Server>();
     let total = server.closing.len();
     server.sessions.skip_all_to_last();
-    let retired = retire(server);
 
-    let mut unsaved = await_closes(world, started, deadline, total);
-    unsaved.extend(give_up(world));
-    if unsaved.is_empty() && retired.recv_timeout(remaining(deadline)).is_err() {
+    let answers = await_answers(server, started, deadline, total);
+    if retire(server).recv_timeout(remaining(deadline)).is_err() {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
     }
-    finish(world, PlayerDataFlushed { total, unsaved, elapsed: started.elapsed() });
+    let unsaved = unsaved(server, &answers);
+    let flushed = PlayerDataFlushed { total, unsaved, elapsed: started.elapsed() };
+    conclude(world, &flushed);
+    tell(world, ended, answers);
+    world.trigger(flushed);
+    world.flush();
+}
+
+/// Captures everybody and queues the final saves. Returns what the game has to be told.
+fn end_everybody(world: &mut World) -> Vec<PlayerSessionEnded> {
+    let mut server = world.resource_mut::<Server>();
+    server.exiting = true;
+    server.entity_of.clear();
+    let players: Vec<_> = server.players.drain().collect();
+    players
+        .into_iter()
+        .filter_map(|(entity, player)| leave::depart(&mut world.into(), entity, player, SessionEnd::ServerExit))
+        .collect()
+}
+
+/// Collects answers until everything that was asked for has one, or the deadline has passed.
+fn await_answers(server: &Server, started: Instant, deadline: Instant, total: usize) -> Vec<Report> {
+    announce_drained(server);
+    let mut answers = Vec::new();
+    let mut left = total;
+    let mut next_progress = started + FIRST_PROGRESS;
+    loop {
+        let now = Instant::now();
+        if now >= deadline {
+            return answers;
+        }
+        if now >= next_progress {
+            info!("saving players: {} of {total} done, {:.0?} left", total - left, deadline - now);
+            next_progress = now + PROGRESS_EVERY;
+        }
+        // The game loop lives, though it stands here: nobody may take over who is still being saved.
+        server.sessions.tick();
+        let wait = remaining(deadline.min(next_progress)).min(server.settings.beat);
+        let report = server.reports.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(wait);
+        match report {
+            Ok(Report::Drained) => return answers,
+            // It came too late to be applied. Dropping it gives the lock back.
+            Ok(Report::Loaded { .. }) | Err(_) => {}
+            Ok(report) => {
+                left -= usize::from(matches!(report, Report::Closed { .. }));
+                answers.push(report);
+            }
+        }
+    }
+}
+
+/// Lets a report tell when nothing is queued any more. Answers are reported while their requests are in the queue, so
+/// it comes after all of them.
+fn announce_drained(server: &Server) {
+    let (sessions, reporter) = (server.sessions.clone(), server.reporter.clone());
+    if let Some(runtime) = &server.runtime {
+        runtime.spawn(async move {
+            sessions.drained().await;
+            // Nobody is left to hear it after the deadline.
+            let _ = reporter.send(Report::Drained);
+        });
+    }
 }
 
 /// Gives the lease back once nothing is queued any more.
@@ -107,46 +162,27 @@ fn retire(server: &Server) -> mpsc::Receiver<()> {
     retired
 }
 
-/// Takes in answers until every final save has one. Returns those that failed.
-fn await_closes(world: &mut World, started: Instant, deadline: Instant, total: usize) -> Vec<UnsavedPlayer> {
-    let mut unsaved = Vec::new();
-    let mut next_progress = started + FIRST_PROGRESS;
-    loop {
-        let server = world.resource::<Server>();
-        let left = server.closing.len();
-        let now = Instant::now();
-        if left == 0 || now >= deadline {
-            return unsaved;
+/// Names those whose final save failed, or has no answer now that the deadline has passed.
+fn unsaved(server: &Server, answers: &[Report]) -> Vec<UnsavedPlayer> {
+    let mut results: HashMap<u64, &Result<(), SaveError>> = HashMap::default();
+    for answer in answers {
+        if let Report::Closed { ticket, result } = answer {
+            results.insert(*ticket, result);
         }
-        if now >= next_progress {
-            info!("saving players: {} of {total} done, {:.0?} left", total - left, deadline - now);
-            next_progress = now + PROGRESS_EVERY;
-        }
-        let wait = remaining(deadline.min(next_progress));
-        let report = server.reports.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(wait);
-        let Ok(report) = report else { continue };
-        if let Report::Closed { ticket, result: Err(error) } = &report
-            && let Some(&Closing { player, .. }) = server.closing.get(ticket)
-        {
-            unsaved.push(UnsavedPlayer { player, error: error.clone() });
-        }
-        report::apply(world, report);
     }
+    let of = |(ticket, closing): (&u64, &Closing)| {
+        let error = match results.get(ticket) {
+            Some(Ok(())) => return None,
+            Some(Err(error)) => error.clone(),
+            None => SaveError::Deadline,
+        };
+        Some(UnsavedPlayer { player: closing.player, error })
+    };
+    server.closing.iter().filter_map(of).collect()
 }
 
-/// The deadline has passed: names those whose final save has no answer.
-fn give_up(world: &mut World) -> Vec<UnsavedPlayer> {
-    let late: Vec<Closing> = world.resource_mut::<Server>().closing.drain().map(|(_, closing)| closing).collect();
-    late.into_iter()
-        .map(|Closing { player, entity }| {
-            let error = SaveError::Deadline;
-            world.trigger(PlayerSaved { entity, player, is_final: true, result: Err(error.clone()) });
-            UnsavedPlayer { player, error }
-        })
-        .collect()
-}
-
-fn finish(world: &mut World, flushed: PlayerDataFlushed) {
+/// Says how it went, in the log and in the exit code.
+fn conclude(world: &mut World, flushed: &PlayerDataFlushed) {
     for UnsavedPlayer { player, error } in &flushed.unsaved {
         error!("player {player} was NOT saved on exit: {error}");
     }
@@ -154,8 +190,20 @@ fn finish(world: &mut World, flushed: PlayerDataFlushed) {
     if !flushed.unsaved.is_empty() {
         world.write_message(AppExit::error());
     }
-    world.trigger(flushed);
-    world.flush();
+}
+
+/// Tells the game what has happened meanwhile.
+fn tell(world: &mut World, ended: Vec<PlayerSessionEnded>, answers: Vec<Report>) {
+    for ended in ended {
+        world.trigger(ended);
+    }
+    for answer in answers {
+        report::apply(world, answer);
+    }
+    let late: Vec<u64> = world.resource::<Server>().closing.keys().copied().collect();
+    for ticket in late {
+        leave::apply_closed(world, ticket, Err(SaveError::Deadline));
+    }
 }
 
 fn remaining(deadline: Instant) -> Duration {

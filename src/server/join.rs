@@ -7,7 +7,7 @@ use bevy_renet::{
 };
 use tracing::debug;
 
-use super::{Server, leave, types};
+use super::{Player, Server, leave, load, types};
 use crate::player::{
     PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SessionEnd,
 };
@@ -23,7 +23,11 @@ pub(super) fn start_loading(
     let Ok(&PersistentPlayer(player)) = persistent.get(entity) else { return };
     match server.players.get(&entity) {
         None => server.waiting.push(entity),
-        Some(tracked) if tracked.id() == player => {}
+        Some(Player::Loading { player: same, .. }) if *same == player => {}
+        // Nothing changes; the insertion has brought the loading state along.
+        Some(tracked) if tracked.id() == player => {
+            commands.entity(entity).try_remove::<PlayerLoading>();
+        }
         Some(_) => commands.queue(move |world: &mut World| become_another_player(world, entity)),
     }
 }
@@ -34,11 +38,12 @@ fn become_another_player(world: &mut World, entity: Entity) {
     let types = types(world);
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
     entity_mut.remove::<(PlayerSession, PlayerFallback, SaveBlocked)>();
-    for data_type in types.iter() {
-        entity_mut.remove_by_id(data_type.component);
+    load::take_data_off(&mut entity_mut, &types);
+    // Observers of all this may have sent the new player away.
+    if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
+        entity_mut.insert(PlayerLoading::new());
+        world.resource_mut::<Server>().waiting.push(entity);
     }
-    entity_mut.insert(PlayerLoading::new());
-    world.resource_mut::<Server>().waiting.push(entity);
 }
 
 /// The entities that auto-join has spawned for the connected clients.

@@ -57,23 +57,39 @@ fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
     });
 }
 
-/// Ends a player's load or session: captures, queues the final save, and tells everybody who waits.
+/// Ends a player's load or session and tells the game.
 ///
 /// Returns whether there was anything to end.
 pub(super) fn leave(world: &mut DeferredWorld, entity: Entity, reason: SessionEnd) -> bool {
     let Some(player) = world.resource_mut::<Server>().take(entity) else { return false };
+    if let Some(ended) = depart(world, entity, player, reason) {
+        world.trigger(ended);
+    }
+    true
+}
+
+/// Ends the load or session of a player who was taken out of the table: captures, queues the final save, and answers
+/// everybody who waits for the load.
+///
+/// Returns what the game has to be told.
+pub(super) fn depart(
+    world: &mut DeferredWorld,
+    entity: Entity,
+    player: Player,
+    reason: SessionEnd,
+) -> Option<PlayerSessionEnded> {
     match player {
         Player::Loading { .. } => {
             world.resource_mut::<Waiters>().resolve(entity, &Err(LoadError::Left));
-        },
-        Player::Fallback { .. } => {}
+            None
+        }
+        Player::Fallback { .. } => None,
         Player::Live(live) => {
             let player = live.player;
             close(world, entity, *live, reason);
-            world.trigger(PlayerSessionEnded { entity, player, reason });
+            Some(PlayerSessionEnded { entity, player, reason })
         }
     }
-    true
 }
 
 fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession, reason: SessionEnd) {
@@ -131,7 +147,7 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
 fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
     entity_mut.remove::<(PlayerLoading, PlayerSession, SaveBlocked)>();
-    if !entity_mut.is_despawned() {
+    if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
         let reason = LoadError::SessionLocked { server: "another server".to_owned() };
         entity_mut.insert(PlayerFallback::new(reason));
         world.resource_mut::<Server>().players.insert(entity, Player::Fallback { player });

@@ -1,6 +1,6 @@
 //! Loading: from a player entity to its data, or to defaults.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy::{ecs::change_detection::Tick, prelude::*};
 use tracing::warn;
@@ -49,6 +49,10 @@ fn start_load(world: &mut World, entity: Entity, player: PlayerId) {
     if let Some(&older) = server.entity_of.get(&player) {
         // The final save is queued here, ahead of the load below: the newcomer gets what the older one leaves.
         leave::end(world, older, SessionEnd::Replaced);
+        // The game was told, and may have sent the newcomer away. (One that became another player waits again.)
+        if world.get(entity) != Some(&PersistentPlayer(player)) {
+            return;
+        }
     }
     let types = types(world);
     let mut server = world.resource_mut::<Server>();
@@ -78,61 +82,88 @@ fn decode(types: &DataTypes, opened: Opened) -> Result<Loaded, LoadError> {
 fn decode_values(types: &DataTypes, document: &Document) -> Result<Vec<Box<dyn ComponentValue>>, LoadError> {
     types
         .iter()
-        .filter_map(|data_type| match document.get(data_type.key) {
-            Some(Entry::Value { version, oldest_reader, value }) => {
-                let loaded = data_type.codec.load(*version, *oldest_reader, value.clone());
-                Some(loaded.map_err(|error| load_error(data_type, &error)))
-            }
-            Some(Entry::Tombstone) | None => data_type.codec.default_value().map(Ok),
+        .filter_map(|data_type| {
+            // A panic here would leave the load without an answer.
+            catch_unwind(AssertUnwindSafe(|| decode_value(data_type, document)))
+                .unwrap_or(Some(Err(DecodeError::Panicked)))
+                .map(|decoded| decoded.map_err(|error| load_error(data_type, &error)))
         })
         .collect()
+}
+
+/// The component as it is stored, or its default; `None` for an optional one that the player doesn't have.
+fn decode_value(
+    data_type: &DataType,
+    document: &Document,
+) -> Option<Result<Box<dyn ComponentValue>, DecodeError>> {
+    match document.get(data_type.key) {
+        Some(Entry::Value { version, oldest_reader, value }) => {
+            Some(data_type.codec.load(*version, *oldest_reader, value.clone()))
+        }
+        Some(Entry::Tombstone) | None => data_type.codec.default_value().map(Ok),
+    }
 }
 
 fn load_error(data_type: &DataType, error: &DecodeError) -> LoadError {
     let message = format!("key `{}` (`{}`): {error}", data_type.key, data_type.type_name);
     match error {
         DecodeError::NewerVersion { .. } | DecodeError::UnknownField(_) => LoadError::Newer { message },
-        DecodeError::Value(_) | DecodeError::Migrate { .. } => LoadError::Corrupt { message },
+        DecodeError::Value(_) | DecodeError::Migrate { .. } | DecodeError::Panicked => {
+            LoadError::Corrupt { message }
+        }
     }
 }
 
 /// Puts the outcome of a load onto its entity, if that still waits for it.
 pub(super) fn apply(world: &mut World, entity: Entity, ticket: u64, result: Result<Loaded, LoadError>) {
-    let mut server = world.resource_mut::<Server>();
-    let Some(&Player::Loading { player, ticket: awaited, .. }) = server.players.get(&entity) else {
-        return; // Left meanwhile: dropping the session gives the lock back.
-    };
-    if awaited != ticket {
-        return;
-    }
-    match result {
-        Ok(loaded) => {
-            let Loaded { session, document, values, first_join } = loaded;
-            let live = LiveSession::new(player, session, document, Tick::new(0));
-            server.players.insert(entity, Player::Live(Box::new(live)));
-            put_on(world, entity, Box::new(PlayerSession::new(first_join)), values);
-            if world.resource_mut::<Server>().live_mut(entity).is_none() {
-                return; // An observer of the new components sent the player away.
-            }
-            world.resource_mut::<ServerStats>().loads += 1;
-            super::autosave::begin(world, entity);
-            let event = PlayerLoaded { entity, player, first_join };
-            world.resource_mut::<Waiters>().resolve(entity, &Ok(event.clone()));
-            world.trigger(event);
+    // Who has left meanwhile waits for nothing; dropping the session gives the lock back.
+    if let Some(player) = awaiting(world, entity, ticket) {
+        match result {
+            Ok(loaded) => succeed(world, entity, player, ticket, loaded),
+            Err(error) => fail(world, entity, player, ticket, error),
         }
-        Err(error) => fail(world, entity, player, error),
+        world.flush();
     }
-    world.flush();
 }
 
-fn fail(world: &mut World, entity: Entity, player: PlayerId, error: LoadError) {
+/// The player of an entity that still waits for this very load.
+fn awaiting(world: &World, entity: Entity, awaited: u64) -> Option<PlayerId> {
+    match world.resource::<Server>().players.get(&entity) {
+        Some(&Player::Loading { player, ticket, .. }) if ticket == awaited => Some(player),
+        _ => None,
+    }
+}
+
+fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loaded: Loaded) {
+    let Loaded { session, document, values, first_join } = loaded;
+    if !make_room(world, entity, ticket) {
+        return;
+    }
+    // Only now: to whoever captured the player any earlier, all of the data would look removed.
+    let live = LiveSession::new(player, ticket, session, document, Tick::new(0));
+    world.resource_mut::<Server>().players.insert(entity, Player::Live(Box::new(live)));
+    put_on(world, entity, Box::new(PlayerSession::new(first_join)), values);
+    if world.resource_mut::<Server>().live_mut(entity).is_none() {
+        return; // An observer of the new components sent the player away.
+    }
+    world.resource_mut::<ServerStats>().loads += 1;
+    super::autosave::begin(world, entity, ticket);
+    let event = PlayerLoaded { entity, player, first_join };
+    world.resource_mut::<Waiters>().resolve(entity, &Ok(event.clone()));
+    world.trigger(event);
+}
+
+fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error: LoadError) {
     warn!("player {player} could not be loaded: {error}");
-    let mut server = world.resource_mut::<Server>();
-    let reaction = (server.settings.on_load_failure)(&error);
-    server.players.insert(entity, Player::Fallback { player });
+    let reaction = (world.resource::<Server>().settings.on_load_failure)(&error);
     world.resource_mut::<ServerStats>().load_failures += 1;
+    if reaction == OnLoadFailure::Fallback && !make_room(world, entity, ticket) {
+        return;
+    }
+    world.resource_mut::<Server>().players.insert(entity, Player::Fallback { player });
     if reaction == OnLoadFailure::Fallback {
-        become_fallback(world, entity, error.clone());
+        let defaults = types(world).iter().filter_map(|data_type| data_type.codec.default_value()).collect();
+        put_on(world, entity, Box::new(PlayerFallback::new(error.clone())), defaults);
     }
     world.resource_mut::<Waiters>().resolve(entity, &Err(error.clone()));
     world.trigger(PlayerLoadFailed { entity, player, error: error.clone() });
@@ -141,34 +172,40 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, error: LoadError) {
     }
 }
 
-/// Puts defaults onto the entity.
-fn become_fallback(world: &mut World, entity: Entity, reason: LoadError) {
-    let defaults = types(world).iter().filter_map(|data_type| data_type.codec.default_value()).collect();
-    put_on(world, entity, Box::new(PlayerFallback::new(reason)), defaults);
+/// Ends the loading state, and takes off what the game put there before the load, which was never the player's.
+///
+/// Returns whether the entity still waits for the load: observers of these removals may have sent it away.
+fn make_room(world: &mut World, entity: Entity, ticket: u64) -> bool {
+    let types = types(world);
+    if let Ok(mut entity) = world.get_entity_mut(entity) {
+        entity.remove::<PlayerLoading>();
+        take_data_off(&mut entity, &types);
+    }
+    awaiting(world, entity, ticket).is_some()
 }
 
-/// Gives the entity its state and exactly these data components, all at once.
+/// Removes all data components. An observer of a removal may despawn the entity.
+pub(super) fn take_data_off(entity: &mut EntityWorldMut<'_>, types: &DataTypes) {
+    for data_type in types.iter() {
+        if entity.is_despawned() {
+            return;
+        }
+        entity.remove_by_id(data_type.component);
+    }
+}
+
+/// Gives the entity its state and its data components, all at once.
 fn put_on(
     world: &mut World,
     entity: Entity,
     state: Box<dyn ComponentValue>,
     values: Vec<Box<dyn ComponentValue>>,
 ) {
-    let types: Arc<DataTypes> = types(world);
-    let Ok(mut entity) = world.get_entity_mut(entity) else { return };
-    entity.remove::<PlayerLoading>();
-    for data_type in types.iter() {
-        if entity.is_despawned() {
-            return; // An observer of one of these removals did it.
-        }
-        // What the game put there before the load was never the player's.
-        entity.remove_by_id(data_type.component);
+    if let Ok(mut entity) = world.get_entity_mut(entity) {
+        // The state goes first: its hook has to run before those of the game's components, see
+        // `leave::register_hooks`.
+        insert_together(&mut entity, std::iter::once(state).chain(values));
     }
-    if entity.is_despawned() {
-        return;
-    }
-    // The state goes first: its hook has to run before those of the game's components, see `leave::register_hooks`.
-    insert_together(&mut entity, std::iter::once(state).chain(values));
 }
 
 impl From<OpenError> for LoadError {

@@ -16,6 +16,8 @@ pub(super) enum Report {
     Saved { entity: Entity, player: PlayerId, result: Result<(), SaveError> },
     /// A final save has ended, and the lock is given back.
     Closed { ticket: u64, result: Result<(), SaveError> },
+    /// On exit: everything that was asked for has been answered, in reports before this one.
+    Drained,
 }
 
 /// Takes in everything that was reported since the last update.
@@ -30,5 +32,6 @@ pub(super) fn apply(world: &mut World, report: Report) {
         Report::Loaded { entity, ticket, result } => load::apply(world, entity, ticket, result),
         Report::Saved { entity, player, result } => save::apply(world, entity, player, result),
         Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),
+        Report::Drained => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy::{
-    ecs::change_detection::{CheckChangeTicks, Tick},
+    ecs::change_detection::{CheckChangeTicks, ComponentTicks, Tick},
     prelude::*,
 };
 use tracing::{debug, warn};
@@ -20,6 +20,8 @@ use crate::{
 /// A loaded player: the session and what is known of the saved state.
 pub(super) struct LiveSession {
     pub(super) player: PlayerId,
+    /// The number of its load, which tells it from other sessions of the same entity.
+    pub(super) ticket: u64,
     pub(super) session: Session,
     /// What the last capture saw.
     pub(super) document: Document,
@@ -34,8 +36,14 @@ pub(super) struct LiveSession {
 }
 
 impl LiveSession {
-    pub(super) fn new(player: PlayerId, session: Session, document: Document, captured: Tick) -> Self {
-        Self { player, session, document, captured, unsaved: false, in_flight: 0, blocked: false }
+    pub(super) fn new(
+        player: PlayerId,
+        ticket: u64,
+        session: Session,
+        document: Document,
+        captured: Tick,
+    ) -> Self {
+        Self { player, ticket, session, document, captured, unsaved: false, in_flight: 0, blocked: false }
     }
 }
 
@@ -91,7 +99,7 @@ fn new_entry(
         Some(Entry::Value { version, .. }) => *version >= data_type.version,
         Some(Entry::Tombstone) | None => false,
     };
-    if up_to_date && !ticks.is_changed(live.captured, now) {
+    if up_to_date && !may_have_changed(ticks, live.captured, now) {
         return Ok(None);
     }
     let encode_error = |message| SaveError::Encode { key: data_type.key.to_owned(), message };
@@ -102,6 +110,13 @@ fn new_entry(
     let entry =
         Entry::Value { version: data_type.version, oldest_reader: data_type.oldest_reader, value };
     Ok((old != Some(&entry)).then_some(NewEntry::Set(entry)))
+}
+
+/// Whether a component was changed since `captured`, as far as can be told: where nobody was captured for days, Bevy can't
+/// compare ticks any more and calls everything unchanged.
+fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
+    let age = now.get().wrapping_sub(captured.get());
+    age >= Tick::MAX.get() || ticks.is_changed(captured, now)
 }
 
 fn within_limit(document: &Document, limit: usize) -> Result<(), SaveError> {
@@ -133,7 +148,6 @@ pub(super) enum Occasion {
 pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
     // What is written from here on is newer than this capture.
     let now = world.increment_change_tick();
-    let types = types(world);
     let mut server = world.resource_mut::<Server>();
     let limit = server.settings.document_limit;
     let mut live = match server.players.remove(&entity) {
@@ -146,8 +160,7 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         None => return debug!("`SavePlayer` for {entity}, which is no player"),
     };
     let player = live.player;
-    let entity_ref = world.entity(entity);
-    let captured = capture(&types, &mut live, entity_ref, now, limit);
+    let captured = capture(&types(world), &mut live, world.entity(entity), now, limit);
     let is_due = occasion == Occasion::Request || (live.unsaved && live.in_flight == 0);
     let mut server = world.resource_mut::<Server>();
     if captured.is_ok() && is_due {
@@ -238,5 +251,23 @@ impl From<session::SaveError> for SaveError {
             session::SaveError::Rejected { message, .. } => Self::Rejected { message },
             session::SaveError::Skipped { .. } => Self::Skipped,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_however_long_ago_the_last_capture_was() {
+        let ticks = |changed| ComponentTicks { added: Tick::new(1), changed: Tick::new(changed) };
+        let seen = |changed, captured, now| may_have_changed(ticks(changed), Tick::new(captured), Tick::new(now));
+        assert!(seen(11, 10, 20));
+        assert!(!seen(10, 10, 20));
+        assert!(seen(3, u32::MAX - 5, 20), "the counter has wrapped around in between");
+        // Both are too old to be compared, and stay so when Bevy clamps them.
+        let oldest = u32::MAX - Tick::MAX.get();
+        assert!(seen(11, 10, u32::MAX));
+        assert!(seen(oldest, oldest, u32::MAX));
     }
 }

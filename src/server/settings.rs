@@ -103,9 +103,6 @@ impl ServerSettings {
     /// Says what cannot work about these settings.
     pub(super) fn validate(&self) -> Result<(), String> {
         self.session().validate()?;
-        if self.name.is_empty() {
-            return Err("the server's `name` is empty".to_owned());
-        }
         if self.exit_deadline >= self.lease_ttl {
             return Err(format!(
                 "`exit_deadline` ({:?}) must be shorter than `lease_ttl` ({:?}), or another server takes players over \
@@ -113,8 +110,8 @@ impl ServerSettings {
                 self.exit_deadline, self.lease_ttl
             ));
         }
-        if self.autosave.is_some_and(|interval| interval.is_zero()) {
-            return Err("`autosave` is zero: use `None` to turn it off".to_owned());
+        if self.autosave.is_some_and(|interval| interval.is_zero() || interval > SessionSettings::LONGEST) {
+            return Err("`autosave` is zero or longer than a year: use `None` to turn it off".to_owned());
         }
         Ok(())
     }

@@ -43,6 +43,9 @@ impl Default for SessionSettings {
 }
 
 impl SessionSettings {
+    /// The longest time that can be set: a year. Longer ones might not fit the clocks that they are added to.
+    pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
     /// Checks that the settings can work together.
     ///
     /// # Errors
@@ -59,6 +62,9 @@ impl SessionSettings {
         ] {
             if duration.is_zero() {
                 return Err(format!("`{what}` is zero: it must be a positive time"));
+            }
+            if duration > Self::LONGEST {
+                return Err(format!("`{what}` is longer than a year"));
             }
         }
         if self.beat > self.lease_ttl / 2 {
