@@ -1,0 +1,280 @@
+//! One bot: a whole client app, and somebody who plays on it.
+//!
+//! It logs in, plays, retires from the field, waits until its own data says that the server has heard of it, leaves, and
+//! comes back. Nothing changes after that confirmation, so what it finds on its return has to be equal.
+
+use std::time::{Duration, Instant};
+
+use bevy::{ecs::schedule::SingleThreadedExecutor, prelude::*, time::TimePlugin};
+use bevy_player_data::prelude::*;
+use bevy_renet::{
+    RenetClient, RenetClientPlugin,
+    netcode::{NetcodeClientPlugin, NetcodeClientTransport},
+};
+
+use super::{
+    Tally,
+    belongings::{Belongings, Expectation},
+};
+use crate::{
+    game::{
+        data::{Cell, Paint, shared_data},
+        login::LoginService,
+        net::{self, Direction, FieldView, Wish},
+    },
+    status::say,
+};
+
+/// How long one visit lasts, and how long it is till the next.
+const VISIT: std::ops::Range<f32> = 0.5..4.0;
+const PAUSE: std::ops::Range<f32> = 0.05..1.0;
+/// How long it takes to make a step; less than what the server allows.
+const STEP: Duration = Duration::from_millis(100);
+/// How long a bot waits to be let in, and to hear that it has retired. Longer than the server waits for its store.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Bot {
+    name: String,
+    app: App,
+    stage: Stage,
+    expectation: Expectation,
+    view: FieldView,
+    next_step: Instant,
+    tally: Tally,
+}
+
+enum Stage {
+    Away { until: Instant },
+    Joining { since: Instant },
+    Playing { until: Instant },
+    Retiring { since: Instant, round: u32 },
+}
+
+/// How the load ended, as the client was told.
+#[derive(Resource)]
+enum Arrival {
+    Loaded { first_join: bool },
+    Failed { error: LoadError },
+}
+
+impl Bot {
+    pub fn new(name: String) -> Self {
+        let now = Instant::now();
+        Self {
+            name,
+            app: client_app(),
+            stage: Stage::Away {
+                until: now + seconds(PAUSE),
+            },
+            expectation: Expectation::Nothing,
+            view: FieldView::default(),
+            next_step: now,
+            tally: Tally::default(),
+        }
+    }
+
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Does what there is to do now.
+    pub fn live(&mut self, login: &LoginService) {
+        self.app.update();
+        let now = Instant::now();
+        if self.is_cut_off() {
+            // The server is going down, or the connection broke. What was seen last still counts.
+            self.go_away(now);
+        }
+        match self.stage {
+            Stage::Away { until } if now >= until => self.join(login, now),
+            Stage::Away { .. } => {}
+            Stage::Joining { since } => self.arrive(now, since),
+            Stage::Playing { until } if now >= until => self.retire(now),
+            Stage::Playing { .. } => self.play(now),
+            Stage::Retiring { since, round } => self.leave_once_confirmed(now, since, round),
+        }
+    }
+
+    fn join(&mut self, login: &LoginService, now: Instant) {
+        let token = login.log_in(&self.name).map_err(|error| error.to_string());
+        match token.and_then(|token| net::connect(token).map_err(|error| error.to_string())) {
+            Ok((client, transport)) => {
+                self.world().insert_resource(client);
+                self.world().insert_resource(transport);
+                self.stage = Stage::Joining { since: now };
+            }
+            Err(problem) => {
+                self.mismatch(format_args!("can't join: {problem}"));
+                self.go_away(now);
+            }
+        }
+    }
+
+    /// Compares what the bot gets with what it counts on, once it gets something.
+    fn arrive(&mut self, now: Instant, since: Instant) {
+        match self.world().remove_resource::<Arrival>() {
+            None if now - since < PATIENCE => return,
+            None => self.mismatch(format_args!("is not let in")),
+            Some(Arrival::Failed { error }) => self.mismatch(format_args!("plays on defaults: {error}")),
+            Some(Arrival::Loaded { first_join }) => return self.compare(now, first_join),
+        }
+        self.go_away(now);
+    }
+
+    fn compare(&mut self, now: Instant, first_join: bool) {
+        let Some(got) = Belongings::read(self.world()) else {
+            return self.mismatch(format_args!("is loaded and sees nothing"));
+        };
+        self.tally.visits += 1;
+        if !matches!(self.expectation, Expectation::Nothing) {
+            self.tally.returns += 1;
+            if first_join {
+                self.mismatch(format_args!("is taken for somebody new"));
+            }
+        }
+        if let Err(problem) = self.expectation.check(&got) {
+            self.mismatch(format_args!("{problem}"));
+        }
+        self.expectation = Expectation::AtLeast(got);
+        self.stage = Stage::Playing {
+            until: now + seconds(VISIT),
+        };
+    }
+
+    fn play(&mut self, now: Instant) {
+        let Some(seen) = Belongings::read(self.world()) else {
+            return;
+        };
+        let cell = seen.cell;
+        self.expectation = Expectation::AtLeast(seen);
+        self.look_around();
+        if now >= self.next_step {
+            self.next_step = now + STEP;
+            let wish = match fastrand::u8(0..50) {
+                0 => Wish::Wear(fastrand::choice(Paint::ALL).unwrap_or_default()),
+                1..8 => Wish::Step(somewhere()),
+                _ => Wish::Step(self.towards_a_find(cell)),
+            };
+            self.ask_for(wish);
+        }
+    }
+
+    fn retire(&mut self, now: Instant) {
+        let Some(seen) = Belongings::read(self.world()) else {
+            return;
+        };
+        self.ask_for(Wish::Retire);
+        self.stage = Stage::Retiring {
+            since: now,
+            round: seen.career.rounds + 1,
+        };
+    }
+
+    fn leave_once_confirmed(&mut self, now: Instant, since: Instant, round: u32) {
+        match Belongings::read(self.world()) {
+            Some(confirmed) if confirmed.career.rounds == round => {
+                self.expectation = Expectation::Exactly(confirmed);
+            }
+            Some(_) if now - since < PATIENCE => return,
+            _ => self.mismatch(format_args!("is not told that round {round} is over")),
+        }
+        if let Some(mut transport) = self.world().get_resource_mut::<NetcodeClientTransport>() {
+            transport.disconnect();
+        }
+        self.go_away(now);
+    }
+
+    fn go_away(&mut self, now: Instant) {
+        self.world().remove_resource::<RenetClient>();
+        self.world().remove_resource::<NetcodeClientTransport>();
+        self.world().remove_resource::<Arrival>();
+        self.stage = Stage::Away {
+            until: now + seconds(PAUSE),
+        };
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.app
+            .world()
+            .get_resource::<RenetClient>()
+            .is_some_and(|client| client.is_disconnected())
+    }
+
+    fn ask_for(&mut self, wish: Wish) {
+        if let Some(mut client) = self.world().get_resource_mut::<RenetClient>() {
+            client.send_message(net::WISHES, net::encode(&wish));
+        }
+    }
+
+    fn look_around(&mut self) {
+        let Some(mut client) = self.world().get_resource_mut::<RenetClient>() else {
+            return;
+        };
+        let newest = std::iter::from_fn(|| client.receive_message(net::VIEWS)).last();
+        if let Some(view) = newest.and_then(|view| net::decode(&view)) {
+            self.view = view;
+        }
+    }
+
+    fn towards_a_find(&self, Cell { x, y }: Cell) -> Direction {
+        let distance = |find: &&Cell| find.x.abs_diff(x) as u16 + find.y.abs_diff(y) as u16;
+        match self
+            .view
+            .finds
+            .iter()
+            .filter(|find| distance(find) > 0)
+            .min_by_key(distance)
+        {
+            Some(find) if find.x > x => Direction::Right,
+            Some(find) if find.x < x => Direction::Left,
+            Some(find) if find.y > y => Direction::Down,
+            Some(_) => Direction::Up,
+            None => somewhere(),
+        }
+    }
+
+    fn mismatch(&mut self, problem: std::fmt::Arguments<'_>) {
+        self.tally.mismatches += 1;
+        say(format_args!("MISMATCH: {} {problem}", self.name));
+    }
+
+    fn world(&mut self) -> &mut World {
+        self.app.world_mut()
+    }
+}
+
+/// What a client needs, and no more: no window, and one thread for all bots instead of many for one.
+fn client_app() -> App {
+    let mut app = App::new();
+    app.add_plugins((
+        TimePlugin,
+        RenetClientPlugin,
+        NetcodeClientPlugin,
+        PlayerDataPlugin::client(),
+        shared_data,
+    ))
+    .add_observer(|loaded: On<PlayerLoaded>, mut commands: Commands| {
+        commands.insert_resource(Arrival::Loaded {
+            first_join: loaded.first_join,
+        });
+    })
+    .add_observer(|failed: On<PlayerLoadFailed>, mut commands: Commands| {
+        commands.insert_resource(Arrival::Failed {
+            error: failed.error.clone(),
+        });
+    });
+    app.finish();
+    app.cleanup();
+    for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
+        schedule.set_executor(SingleThreadedExecutor::new());
+    }
+    app
+}
+
+fn somewhere() -> Direction {
+    [Direction::Up, Direction::Down, Direction::Left, Direction::Right][fastrand::usize(0..4)]
+}
+
+fn seconds(range: std::ops::Range<f32>) -> Duration {
+    Duration::from_secs_f32(range.start + fastrand::f32() * (range.end - range.start))
+}

@@ -1,0 +1,176 @@
+//! `POST /login`: hands out connect tokens to whoever has a name.
+//!
+//! This stands where a real game checks a password or a platform's ticket. It runs on a thread of its own, and shares
+//! nothing with the game but the secret key, which is new in every process and never leaves it.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    thread,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bevy_player_data::PlayerId;
+use bevy_renet::netcode::{
+    ConnectToken, NETCODE_KEY_BYTES, NETCODE_USER_DATA_BYTES, TokenGenerationError, generate_random_bytes,
+};
+use tracing::error;
+
+use crate::game::{
+    login::{LoginGranted, LoginRefused, LoginRequest},
+    net,
+};
+
+/// Tells this game's packets from others'. Change it whenever the game's messages do.
+pub const PROTOCOL_ID: u64 = 0x636f_696e_7275_7368;
+
+/// The longest body of a request, in bytes.
+const BODY_LIMIT: usize = 1024;
+/// The longest name, in bytes.
+const NAME_LIMIT: usize = 24;
+/// Where in a token's user data the name begins, after the player's id: one byte for its length, then the name.
+const NAME_AT: usize = NETCODE_USER_DATA_BYTES - 1 - NAME_LIMIT;
+/// For how long a token can be used to connect, in seconds.
+const TOKEN_VALID: u64 = 30;
+/// After how long without a packet a client counts as gone, in seconds.
+const CONNECTION_TIMEOUT: i32 = 10;
+
+/// Makes connect tokens for one game server.
+#[derive(Clone)]
+pub struct Issuer {
+    server: SocketAddr,
+    key: [u8; NETCODE_KEY_BYTES],
+}
+
+impl Issuer {
+    /// For the game server at this address, with a key that nobody else has.
+    pub fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            key: generate_random_bytes(),
+        }
+    }
+
+    /// The secret that the game server checks tokens with.
+    pub const fn key(&self) -> [u8; NETCODE_KEY_BYTES] {
+        self.key
+    }
+
+    fn token(&self, player: PlayerId, name: &str) -> Result<ConnectToken, TokenGenerationError> {
+        // Not derived from the player: the next login of the same player is another connection.
+        let client_id = u64::from_le_bytes(generate_random_bytes());
+        ConnectToken::generate(
+            net::since_1970(),
+            PROTOCOL_ID,
+            TOKEN_VALID,
+            client_id,
+            CONNECTION_TIMEOUT,
+            vec![self.server],
+            Some(&user_data(player, name)),
+            &self.key,
+        )
+    }
+}
+
+/// What the token says about its bearer: the id, for `bevy_player_data`, and the name, for this game.
+fn user_data(player: PlayerId, name: &str) -> [u8; NETCODE_USER_DATA_BYTES] {
+    let mut data = player.to_user_data();
+    let name = &name.as_bytes()[..name.len().min(NAME_LIMIT)];
+    data[NAME_AT] = name.len() as u8;
+    data[NAME_AT + 1..][..name.len()].copy_from_slice(name);
+    data
+}
+
+/// The name in a connected client's user data.
+pub fn name_in(user_data: &[u8; NETCODE_USER_DATA_BYTES]) -> Option<&str> {
+    let (&length, rest) = user_data.get(NAME_AT..)?.split_first()?;
+    std::str::from_utf8(rest.get(..usize::from(length))?).ok()
+}
+
+/// Answers logins for as long as the process lives.
+///
+/// # Errors
+/// When the system refuses to start the thread.
+pub fn serve(listener: TcpListener, issuer: Issuer) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let router = Router::new()
+        .route("/login", post(log_in))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(issuer);
+    thread::Builder::new().name("login".to_owned()).spawn(move || {
+        let served = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            axum::serve(listener, router).await
+        });
+        if let Err(problem) = served {
+            error!("nobody can log in any more: {problem}");
+        }
+    })?;
+    Ok(())
+}
+
+async fn log_in(State(issuer): State<Issuer>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
+    };
+    let name = match serde_json::from_slice(&body) {
+        Ok(LoginRequest { name }) => name,
+        Err(problem) => {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                format!("the body is no login request: {problem}"),
+            );
+        }
+    };
+    if let Err(problem) = check(&name) {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, problem);
+    }
+    let player = PlayerId::from_name(&name);
+    match issuer.token(player, &name) {
+        Ok(token) => {
+            let granted = LoginGranted {
+                player_id: player.to_string(),
+                connect_token: in_base64(&token),
+            };
+            Json(granted).into_response()
+        }
+        Err(problem) => {
+            error!("no connect token can be made: {problem}");
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
+        }
+    }
+}
+
+fn check(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > NAME_LIMIT {
+        return Err(format!("a name has 1 to {NAME_LIMIT} characters"));
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    {
+        return Err("a name is made of letters and digits (A to Z, a to z, 0 to 9), `-` and `_`".to_owned());
+    }
+    Ok(())
+}
+
+fn in_base64(token: &ConnectToken) -> String {
+    let mut bytes = Vec::new();
+    token.write(&mut bytes).expect("a `Vec` takes everything");
+    BASE64_STANDARD.encode(bytes)
+}
+
+fn refuse(status: StatusCode, error: String) -> Response {
+    (status, Json(LoginRefused { error })).into_response()
+}

@@ -1,0 +1,164 @@
+//! What the server tells the person in front of it, on stdout: who comes and goes, a line a second, and how it ended.
+//!
+//! The log, on stderr, is for operators.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    time::Duration,
+};
+
+use bevy::{prelude::*, time::common_conditions::on_timer};
+use bevy_player_data::{player::PlayerClient, prelude::*, replication::ReplicationStats};
+use bevy_renet::netcode::NetcodeServerTransport;
+
+use crate::{
+    bots::Bots,
+    game::data::{Coins, Level},
+    login,
+    ticks::{Durations, Ticks},
+};
+
+/// How many arrivals and departures are told per second, so that a crowd doesn't hide everything else.
+const TOLD_PER_SECOND: u8 = 5;
+
+/// How much was told since the last status line, and what the counters said then.
+#[derive(Resource, Default)]
+struct Told {
+    players: u8,
+    saves: u64,
+    bytes: u64,
+}
+
+/// Says a line. Nobody listening is no reason to fall over.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+pub fn plugin(app: &mut App) {
+    app.init_resource::<Told>()
+        .add_observer(name_client)
+        .add_observer(tell_of_arrival)
+        .add_observer(tell_of_failure)
+        .add_observer(tell_of_departure)
+        .add_observer(tell_the_end)
+        .add_systems(Update, tell_status.run_if(on_timer(Duration::from_secs(1))));
+}
+
+/// Takes the name over from the connect token, which is there for as long as the client is connected.
+fn name_client(
+    insert: On<Insert, PlayerClient>,
+    clients: Query<&PlayerClient>,
+    transport: Res<NetcodeServerTransport>,
+    mut commands: Commands,
+) -> Result {
+    let &PlayerClient(client) = clients.get(insert.entity)?;
+    if let Some(user_data) = transport.user_data(client)
+        && let Some(name) = login::name_in(&user_data)
+    {
+        commands.entity(insert.entity).insert(Name::new(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn tell_of_arrival(
+    loaded: On<PlayerLoaded>,
+    players: Query<(NameOrEntity, &Coins, &Level)>,
+    mut told: ResMut<Told>,
+) {
+    let Ok((name, Coins(coins), level)) = players.get(loaded.entity) else {
+        return;
+    };
+    if !told.may_tell() {
+        return;
+    }
+    if loaded.first_join {
+        say(format_args!("{name} is new here"));
+    } else {
+        say(format_args!(
+            "{name} is back with {coins} coins, at level {}",
+            level.number
+        ));
+    }
+}
+
+fn tell_of_failure(failed: On<PlayerLoadFailed>, names: Query<NameOrEntity>, mut told: ResMut<Told>) {
+    if let Ok(name) = names.get(failed.entity)
+        && told.may_tell()
+    {
+        say(format_args!("{name} plays on defaults: {}", failed.error));
+    }
+}
+
+/// Observes the state and not [`PlayerSessionEnded`], by which the entity is gone with all that it had.
+fn tell_of_departure(
+    remove: On<Remove, PlayerSession>,
+    players: Query<(NameOrEntity, &Coins)>,
+    mut told: ResMut<Told>,
+) {
+    if let Ok((name, Coins(coins))) = players.get(remove.entity)
+        && told.may_tell()
+    {
+        say(format_args!("{name} leaves with {coins} coins"));
+    }
+}
+
+impl Told {
+    fn may_tell(&mut self) -> bool {
+        self.players = self.players.saturating_add(1);
+        self.players <= TOLD_PER_SECOND
+    }
+}
+
+fn tell_status(
+    clients: Query<(), With<PlayerClient>>,
+    sessions: Query<(), With<PlayerSession>>,
+    server: Res<ServerStats>,
+    replication: Res<ReplicationStats>,
+    mut ticks: ResMut<Ticks>,
+    mut told: ResMut<Told>,
+) {
+    say(format_args!(
+        "{:4} players, {:4} sessions, {:4} saves/s, {:7.1} kB/s to their owners, tick {}",
+        clients.iter().len(),
+        sessions.iter().len(),
+        server.saves - told.saves,
+        (replication.total.sent_bytes - told.bytes) as f64 / 1e3,
+        ticks.lately.whole,
+    ));
+    *told = Told {
+        players: 0,
+        saves: server.saves,
+        bytes: replication.total.sent_bytes,
+    };
+    ticks.lately = Durations::default();
+}
+
+/// The last words: `saved N of N players in T ms` is always the last line.
+fn tell_the_end(
+    flushed: On<PlayerDataFlushed>,
+    mut bots: ResMut<Bots>,
+    ticks: Res<Ticks>,
+    mut exit: MessageWriter<AppExit>,
+) {
+    let tally = bots.stop();
+    if tally.visits > 0 {
+        say(tally);
+    }
+    if tally.mismatches > 0 {
+        exit.write(AppExit::error());
+    }
+    let Durations {
+        whole,
+        without_plugin,
+    } = &ticks.overall;
+    say(format_args!("tick {whole}; without player data {without_plugin}"));
+    for unsaved in &flushed.unsaved {
+        say(format_args!(
+            "player {} is not saved: {}",
+            unsaved.player, unsaved.error
+        ));
+    }
+    let (saved, total, millis) = (flushed.saved(), flushed.total, flushed.elapsed.as_millis());
+    say(format_args!("saved {saved} of {total} players in {millis} ms"));
+}

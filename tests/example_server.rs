@@ -1,0 +1,381 @@
+//! The example server as an operator meets it: bad input, signals, logins, and bots that check their data.
+
+#![cfg(all(unix, feature = "sqlite", feature = "client"))]
+
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    path::Path,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bevy_player_data::{PlayerId, prelude::SqliteStore};
+use bevy_renet::netcode::ConnectToken;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+#[path = "support/process.rs"]
+mod process;
+
+use process::{Server, example, play, rows, run, wait_for};
+
+/// Runs the server with arguments that it can't work with, and returns the one sentence that it says.
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = run(&example("server"), arguments, folder);
+    let sentence = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "the exit code for {arguments:?}, which said: {sentence}"
+    );
+    assert_eq!(sentence.lines().count(), 1, "one sentence, and not: {sentence}");
+    assert!(output.stdout.is_empty(), "nothing is said as if it ran");
+    sentence
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder can be made")
+}
+
+#[test]
+fn arguments_that_make_no_sense_get_one_sentence_and_exit_code_2() {
+    let folder = folder();
+    for (arguments, part) in [
+        (&["--frobnicate"][..], "--frobnicate"),
+        (&["--listen", "nowhere"], "nowhere"),
+        (&["--listen", "0.0.0.0:5000"], "0.0.0.0:5000"),
+        (&["--http", "localhost"], "localhost"),
+        (&["--bots", "many"], "many"),
+        (&["--bots", "-1"], "-1"),
+        (&["--for", "0"], "0"),
+        (&["--for", "nan"], "nan"),
+        (&["--name", ""], "--name"),
+        (&["--db"], "--db"),
+        (&["surplus"], "surplus"),
+    ] {
+        let sentence = refused(folder.path(), arguments, 2);
+        assert!(
+            sentence.contains(part),
+            "{arguments:?} should be named: {sentence}"
+        );
+    }
+    assert!(
+        !folder.path().join("players.db").exists(),
+        "no database is made for nothing"
+    );
+}
+
+#[test]
+fn a_port_in_use_gets_one_sentence_and_leaves_no_database_behind() {
+    let folder = folder();
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("there is a free port");
+    let udp = udp
+        .local_addr()
+        .map(|address| (udp, address.to_string()))
+        .expect("it has an address");
+    let sentence = refused(folder.path(), &["--listen", &udp.1, "--http", "127.0.0.1:0"], 1);
+    assert!(
+        sentence.contains(&udp.1) && sentence.contains("--listen"),
+        "{sentence}"
+    );
+
+    let http = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let http = http
+        .local_addr()
+        .map(|address| (http, address.to_string()))
+        .expect("it has an address");
+    let sentence = refused(folder.path(), &["--listen", "127.0.0.1:0", "--http", &http.1], 1);
+    assert!(
+        sentence.contains(&http.1) && sentence.contains("--http"),
+        "{sentence}"
+    );
+    assert!(
+        !folder.path().join("players.db").exists(),
+        "no database is made for nothing"
+    );
+}
+
+#[test]
+fn a_database_that_is_none_gets_one_sentence_and_stays_as_it_is() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("directory")).expect("a folder can be made");
+    fs::write(
+        at("notes.txt"),
+        "no database at all, but quite some text in it. ".repeat(40),
+    )
+    .expect("it can be written");
+    drop(SqliteStore::open(at("newer.db")).expect("a new database"));
+    let newer = rusqlite::Connection::open(at("newer.db")).expect("a database");
+    newer
+        .pragma_update(None, "user_version", 999)
+        .expect("it can be changed");
+    drop(newer);
+    drop(SqliteStore::open(at("truncated.db")).expect("a new database"));
+    let whole = fs::read(at("truncated.db")).expect("it can be read");
+    fs::write(at("truncated.db"), &whole[..whole.len() / 2]).expect("it can be written");
+
+    for name in [
+        "directory",
+        "missing/players.db",
+        "notes.txt",
+        "newer.db",
+        "truncated.db",
+    ] {
+        let before = fs::read(at(name)).ok();
+        let arguments = ["--db", name, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let sentence = refused(folder.path(), &arguments, 1);
+        assert!(sentence.contains(name), "`{name}` should be named: {sentence}");
+        assert_eq!(fs::read(at(name)).ok(), before, "`{name}` is as it was");
+    }
+}
+
+#[test]
+fn each_signal_saves_everybody_and_a_second_one_changes_nothing() {
+    for signals in [&["TERM"][..], &["INT"], &["INT", "INT"]] {
+        let folder = folder();
+        let server = Server::start(folder.path(), &["--bots", "4"]);
+        server.wait_for_line("bot-1 is new");
+        server.wait_for_line("   4 sessions");
+        signals.iter().for_each(|signal| server.signal(signal));
+        let ended = server.wait();
+        ended.assert_all_saved();
+        let rows = rows(folder.path());
+        assert_eq!(rows.len(), 4, "{signals:?}: everybody has a row");
+        assert!(
+            rows.iter().all(|row| !row.is_locked && row.coins.is_some()),
+            "{signals:?}: {rows:?}"
+        );
+    }
+}
+
+#[test]
+fn bots_that_come_and_go_get_back_what_they_left_with() {
+    let folder = folder();
+    let ended = Server::start(folder.path(), &["--bots", "8", "--for", "6"]).wait();
+    ended.assert_all_saved();
+    let said = ended.said.join("\n");
+    assert!(!said.contains("MISMATCH"), "{said}");
+    let returns = ended
+        .said
+        .iter()
+        .find_map(|line| line.split_once("compared their data on "))
+        .expect("a tally")
+        .1;
+    let returns: u32 = returns
+        .split(' ')
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    assert!(returns > 0, "somebody was back: {said}");
+    assert!(
+        said.contains("; without player data p50 "),
+        "ticks are shown with and without the plugin: {said}"
+    );
+    let rows = rows(folder.path());
+    assert_eq!(rows.len(), 8);
+    assert!(
+        rows.iter().all(|row| !row.is_locked),
+        "every lock is given back: {rows:?}"
+    );
+}
+
+#[test]
+fn a_second_server_of_the_same_name_says_so_and_ends() {
+    let folder = folder();
+    let first = Server::start(folder.path(), &["--name", "arena-7"]);
+    play(&first.url(), "ada", "quit\n");
+    let second = Server::start(folder.path(), &["--name", "arena-7"]).wait();
+    assert_eq!(second.code, Some(1), "it logged: {}", second.log);
+    assert!(
+        second.log.contains("arena-7"),
+        "the name is named: {}",
+        second.log
+    );
+    first.signal("TERM");
+    first.wait().assert_all_saved();
+}
+
+#[test]
+fn a_player_is_back_with_what_they_left() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let first =
+        String::from_utf8(play(&server.url(), "ada", "color cyan\nmove left\nquit\n").stdout).expect("UTF-8");
+    assert!(first.contains("welcome: your data is loaded"), "{first}");
+    assert!(
+        first.contains("\ncolor Cyan\n"),
+        "the mirror shows the change: {first}"
+    );
+    server.signal("TERM");
+    server.wait().assert_all_saved();
+
+    let server = Server::start(folder.path(), &[]);
+    let second = String::from_utf8(play(&server.url(), "ada", "quit\n").stdout).expect("UTF-8");
+    assert!(second.contains("welcome back: your data is loaded"), "{second}");
+    assert!(second.contains("\ncolor Cyan\n"), "{second}");
+    let cell = |said: &str| {
+        said.lines()
+            .rev()
+            .find(|line| line.starts_with("at "))
+            .map(str::to_owned)
+    };
+    assert_eq!(cell(&second), cell(&first), "she stands where she stood");
+    server.wait_for_line("ada is back with ");
+}
+
+#[test]
+fn a_client_that_cannot_connect_says_so_in_one_sentence() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port");
+    let output = play(&format!("http://{free}"), "ada", "quit\n");
+    let sentence = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{sentence}");
+    assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    assert!(sentence.contains(&free.to_string()), "{sentence}");
+}
+
+/// Posts a body to `/login`, and returns the status and what came back.
+fn post(url: &str, body: &str) -> (u16, Value) {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into();
+    let request = agent
+        .post(format!("{url}/login"))
+        .header("content-type", "application/json");
+    let mut answer = request.send(body).expect("the server answers");
+    (
+        answer.status().as_u16(),
+        answer.body_mut().read_json().expect("the answer is JSON"),
+    )
+}
+
+#[test]
+fn a_login_gives_a_token_for_the_player_of_that_name_and_refuses_what_is_none() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let url = server.url();
+    let log_in = || {
+        let (status, answer) = post(&url, &json!({ "name": "ada" }).to_string());
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(
+            answer["player_id"],
+            PlayerId::from_name("ada").to_string(),
+            "a name is always the same player"
+        );
+        let token = answer["connect_token"].as_str().expect("a token").to_owned();
+        let bytes = BASE64_STANDARD.decode(&token).expect("in base64");
+        (
+            token,
+            ConnectToken::read(&mut bytes.as_slice()).expect("a netcode token"),
+        )
+    };
+    let ((first_text, first), (second_text, second)) = (log_in(), log_in());
+    assert_ne!(
+        first.client_id, second.client_id,
+        "each login is a connection of its own"
+    );
+
+    let too_long = "a".repeat(25);
+    for name in ["", "a b", "ada\n", "ädä", "../ada", &too_long] {
+        let (status, answer) = post(&url, &json!({ "name": name }).to_string());
+        assert_eq!(status, 422, "{name:?} is refused: {answer}");
+        assert!(
+            answer["error"]
+                .as_str()
+                .is_some_and(|error| error.starts_with("a name ")),
+            "{answer}"
+        );
+    }
+    for body in ["", "{", "[]", "{}", r#"{"name":7}"#] {
+        let (status, answer) = post(&url, body);
+        assert!(
+            (400..500).contains(&status) && answer["error"].is_string(),
+            "{body:?}: {status} {answer}"
+        );
+    }
+    let (status, _) = post(&url, &json!({ "name": "a".repeat(10_000) }).to_string());
+    assert_eq!(status, 413, "a body that is too large is not read");
+
+    server.signal("TERM");
+    let ended = server.wait();
+    ended.assert_all_saved();
+    let told = format!("{}\n{}", ended.said.join("\n"), ended.log);
+    assert!(
+        !told.contains(&first_text) && !told.contains(&second_text),
+        "a token is a secret"
+    );
+}
+
+#[test]
+fn inspect_shows_a_running_server_s_players_and_changes_nothing() {
+    let folder = folder();
+    let inspect = |arguments: &[&str]| run(&example("inspect"), arguments, folder.path());
+    let missing = inspect(&["players.db"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        !folder.path().join("players.db").exists(),
+        "looking makes no database"
+    );
+
+    let server = Server::start(folder.path(), &["--bots", "2", "--name", "arena-9"]);
+    server.wait_for_line("bot-1 is new");
+    let overview = wait_for("a player is shown in a session", || {
+        let overview: Value = serde_json::from_slice(&inspect(&["players.db"]).stdout).ok()?;
+        let locked = overview["players"]
+            .as_array()?
+            .iter()
+            .any(|player| player["locked_by"]["name"] == "arena-9");
+        locked.then_some(overview)
+    });
+    assert_eq!(overview["servers"][0]["name"], "arena-9", "{overview}");
+    server.signal("TERM");
+    server.wait().assert_all_saved();
+
+    let before = (
+        fs::read(folder.path().join("players.db")).expect("it is there"),
+        files(folder.path()),
+    );
+    let shown: Value = serde_json::from_slice(&inspect(&["players.db", "bot-1"]).stdout).expect("JSON");
+    assert_eq!(shown["player_id"], PlayerId::from_name("bot-1").to_string());
+    assert_eq!(shown["locked_by"], Value::Null);
+    assert!(
+        shown["document"]["coins"]["value"]
+            .as_u64()
+            .is_some_and(|coins| coins >= 10),
+        "{shown}"
+    );
+    assert!(
+        shown["document"]["cheat_score"]["value"].is_number(),
+        "private data is stored: {shown}"
+    );
+    assert_eq!(inspect(&["players.db", "nobody"]).status.code(), Some(1));
+    let after = (
+        fs::read(folder.path().join("players.db")).expect("it is there"),
+        files(folder.path()),
+    );
+    assert_eq!(
+        before, after,
+        "looking changes nothing, and leaves nothing behind"
+    );
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("it is a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,319 @@
+//! The examples as processes: starting them, listening to them, and ending them.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bevy_player_data::{PlayerId, document::Document};
+use rusqlite::{Connection, OpenFlags};
+
+/// How long anything may take. Far longer than it does, so that a busy machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The path of an example's program, which `cargo test` builds before it runs any test.
+pub fn example(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of the test");
+    let folder = this
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests are in `deps`, beside `examples`");
+    let program = folder
+        .join("examples")
+        .join(name)
+        .with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        program.exists(),
+        "there is no `{}`: run `cargo build --examples` first",
+        program.display()
+    );
+    program
+}
+
+/// Runs a program to its end.
+pub fn run(program: &Path, arguments: &[&str], folder: &Path) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+/// A running example server. It is killed when the test is done with it.
+pub struct Server {
+    child: Child,
+    said: Said,
+    log: Option<JoinHandle<String>>,
+}
+
+/// How a server ended.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub said: Vec<String>,
+    pub log: String,
+}
+
+impl Server {
+    /// Starts a server with its database in `folder`, on ports that are free, and waits until one can log in.
+    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(example("server"))
+            .args([
+                "--db",
+                "players.db",
+                "--listen",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+            ])
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let said = Said::listen(child.stdout.take().expect("it is piped"));
+        let mut stderr = child.stderr.take().expect("it is piped");
+        let log = thread::spawn(move || {
+            let mut log = String::new();
+            let _ = stderr.read_to_string(&mut log);
+            log
+        });
+        let server = Self {
+            child,
+            said,
+            log: Some(log),
+        };
+        server.wait_for_line("login at ");
+        server
+    }
+
+    /// The address of the login service, like `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        self.wait_for_line("login at ")
+            .trim_start_matches("login at ")
+            .to_owned()
+    }
+
+    /// Waits until the server has said a line that contains `part`.
+    #[track_caller]
+    pub fn wait_for_line(&self, part: &str) -> String {
+        self.said.wait_for_line(part)
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .expect("`kill` starts");
+        assert!(status.success(), "the server can be signalled");
+    }
+
+    /// Ends it without any warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let status = wait_for("the server ends", || {
+            self.child.try_wait().expect("it can be asked")
+        });
+        let log = self
+            .log
+            .take()
+            .and_then(|log| log.join().ok())
+            .unwrap_or_default();
+        let said = self.said.all();
+        Ended {
+            code: status.code(),
+            said,
+            log,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// Checks that it ended in good order, with everybody saved. Returns how many that were.
+    #[track_caller]
+    pub fn assert_all_saved(&self) -> u32 {
+        let said = self.said.join("\n");
+        assert_eq!(
+            self.code,
+            Some(0),
+            "the exit code is 0; it said:\n{said}\nand logged:\n{}",
+            self.log
+        );
+        let last = self.said.last().expect("it said something");
+        let words: Vec<&str> = last.split(' ').collect();
+        let ["saved", saved, "of", total, "players", "in", millis, "ms"] = words[..] else {
+            panic!("the last line says who was saved, and not: {last}");
+        };
+        assert_eq!(saved, total, "everybody is saved");
+        millis.parse::<u64>().expect("a number of milliseconds");
+        total.parse().expect("a number of players")
+    }
+}
+
+/// What a process has said on stdout so far.
+struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Said {
+    fn listen(stdout: ChildStdout) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&lines);
+        let listener = thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.for_each(|line| heard.lock().expect("no panics").push(line));
+        });
+        Self {
+            lines,
+            listener: Some(listener),
+        }
+    }
+
+    #[track_caller]
+    fn wait_for_line(&self, part: &str) -> String {
+        wait_for(&format!("the process says `{part}`"), || {
+            self.lines
+                .lock()
+                .expect("no panics")
+                .iter()
+                .find(|line| line.contains(part))
+                .cloned()
+        })
+    }
+
+    /// Everything, once the process has ended.
+    fn all(&mut self) -> Vec<String> {
+        self.listener.take().map(JoinHandle::join);
+        std::mem::take(&mut *self.lines.lock().expect("no panics"))
+    }
+}
+
+/// A running client, which plays until the test is done with it.
+pub struct Player {
+    child: Child,
+    said: Said,
+}
+
+impl Player {
+    pub fn join(url: &str, name: &str) -> Self {
+        let mut child = client(url, name)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the client starts");
+        let said = Said::listen(child.stdout.take().expect("it is piped"));
+        Self { child, said }
+    }
+
+    /// Waits until the client has said a line that contains `part`.
+    #[track_caller]
+    pub fn wait_for_line(&self, part: &str) -> String {
+        self.said.wait_for_line(part)
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client(url: &str, name: &str) -> Command {
+    let mut command = Command::new(example("client"));
+    command
+        .args(["--name", name, "--server", url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Plays as `name`, saying these commands, and returns what the client said to the end.
+pub fn play(url: &str, name: &str, commands: &str) -> Output {
+    let mut client = client(url, name)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the client starts");
+    let mut stdin = client.stdin.take().expect("it is piped");
+    // A client that can't connect has ended already, and hears nothing.
+    let _ = stdin.write_all(commands.as_bytes());
+    drop(stdin);
+    client.wait_with_output().expect("the client ends")
+}
+
+/// Waits until `look` finds something.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A player's row, as any tool can read it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub player: PlayerId,
+    pub version: i64,
+    pub fence: i64,
+    pub is_locked: bool,
+    /// `None` before the first save.
+    pub coins: Option<u64>,
+}
+
+/// All players in the database of a server that was started in `folder`.
+pub fn rows(folder: &Path) -> Vec<Row> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database =
+        Connection::open_with_flags(folder.join("players.db"), flags).expect("there is a database");
+    database.busy_timeout(PATIENCE).expect("a timeout can be set");
+    let mut statement = database
+        .prepare("SELECT player_id, version, fence, lock_id, document FROM players ORDER BY player_id")
+        .expect("the table has these columns");
+    let rows = statement.query_map([], |row| {
+        let document: Option<Vec<u8>> = row.get(4)?;
+        Ok(Row {
+            player: PlayerId::from_bytes(row.get(0)?),
+            version: row.get(1)?,
+            fence: row.get(2)?,
+            is_locked: row.get::<_, [u8; 16]>(3)? != [0; 16],
+            coins: document.map(coins_in),
+        })
+    });
+    rows.expect("the rows can be read")
+        .collect::<Result<_, _>>()
+        .expect("the rows can be read")
+}
+
+fn coins_in(document: Vec<u8>) -> u64 {
+    let document = Document::decode(&document.into()).expect("a document");
+    let Some(bevy_player_data::document::Entry::Value { value, .. }) = document.get("coins") else {
+        panic!("everybody has coins");
+    };
+    value.decode().expect("coins are a number")
+}
