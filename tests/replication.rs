@@ -514,6 +514,46 @@ fn a_value_that_cannot_be_read_leaves_the_last_good_one_and_is_reported_once() {
 }
 
 #[test]
+fn a_component_that_cannot_be_encoded_is_reported_once_and_the_others_go_on() {
+    /// Serializes up to a point.
+    #[derive(Component, Deserialize, Clone, Debug, Default, PartialEq)]
+    struct Odd(u8);
+    impl Serialize for Odd {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                1 => Err(serde::ser::Error::custom("one is odd")),
+                2 => panic!("two is a panic, on purpose"),
+                n => serializer.serialize_u8(n),
+            }
+        }
+    }
+    impl PlayerData for Odd {
+        const KEY: &'static str = "odd";
+    }
+
+    let logs = Logs::capture();
+    let mut server = bare_server();
+    server.persist::<Coins>().persist::<Odd>();
+    let mut app = bare_client(ReplicationSettings::default());
+    app.persist::<Coins>().persist::<Odd>();
+    let mut client = Client::connect_app(&mut server, app, 1);
+    let player = spawn(&mut server, 1, "ada");
+    server.world_mut().finish_load(player, false, (Coins(0), Odd(0)));
+    client.settle(&mut server);
+    for odd in [1, 2, 1] {
+        set(&mut server, player, |old: &mut Odd| old.0 = odd);
+        set(&mut server, player, |coins: &mut Coins| coins.0 += 1);
+        client.settle(&mut server);
+        assert_eq!(client.get(), Some(Odd(0)));
+    }
+    assert_eq!(client.get(), Some(Coins(3)));
+    assert_eq!(logs.count("key `odd`"), 1);
+    set(&mut server, player, |odd: &mut Odd| odd.0 = 3);
+    client.settle(&mut server);
+    assert_eq!(client.get(), Some(Odd(3)));
+}
+
+#[test]
 fn a_load_error_is_told_by_kind_and_the_player_plays_on_defaults() {
     let mut server = server();
     let (mut client, player) = Client::join(&mut server, 1, "ada");

@@ -1,6 +1,9 @@
 //! Sending values: those that differ from what the client has, and large messages in parts.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use bevy::{platform::collections::HashSet, prelude::*};
 use bytes::Bytes;
@@ -161,11 +164,18 @@ pub(super) fn encode(
         return Encoded::Absent;
     };
     let mut bytes = Vec::new();
-    let problem = match data_type.codec.write_wire(entity, &mut bytes) {
-        None => return Encoded::Absent,
-        Some(Ok(())) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => return Encoded::Value(bytes.into()),
-        Some(Ok(())) => format!("it takes {} bytes, more than a message may have", bytes.len()),
-        Some(Err(problem)) => problem.to_string(),
+    // One player's odd value must not take the server down with everybody on it.
+    let written = catch_unwind(AssertUnwindSafe(|| {
+        data_type.codec.write_wire(entity, &mut bytes)
+    }));
+    let problem = match written {
+        Err(_) => "its `Serialize` panicked".to_owned(),
+        Ok(None) => return Encoded::Absent,
+        Ok(Some(Ok(()))) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => {
+            return Encoded::Value(bytes.into());
+        }
+        Ok(Some(Ok(()))) => format!("it takes {} bytes, more than a message may have", bytes.len()),
+        Ok(Some(Err(problem))) => problem.to_string(),
     };
     if unencodable.insert(index) {
         error!(
