@@ -12,7 +12,10 @@ use std::{
 };
 
 use bevy::prelude::*;
-use bevy_player_data::{prelude::*, testing::{headless_app, update_until}};
+use bevy_player_data::{
+    prelude::*,
+    testing::{headless_app, update_until},
+};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
@@ -37,11 +40,22 @@ fn main() {
     // Cargo itself passes `--bench`.
     let quick = std::env::args().any(|argument| argument == "--quick");
     let scale = if quick {
-        Scale { rounds: 1, savers: 100, leavers: [100, 200] }
+        Scale {
+            rounds: 1,
+            savers: 100,
+            leavers: [100, 200],
+        }
     } else {
-        Scale { rounds: 7, savers: 1_000, leavers: [1_000, 10_000] }
+        Scale {
+            rounds: 7,
+            savers: 1_000,
+            leavers: [1_000, 10_000],
+        }
     };
-    println!("{} alternating rounds; medians; ratio = crate / bare rusqlite (1.00 is the limit)\n", scale.rounds);
+    println!(
+        "{} alternating rounds; medians; ratio = crate / bare rusqlite (1.00 is the limit)\n",
+        scale.rounds
+    );
     println!("| what | crate | bare | ratio |");
     println!("|---|---|---|---|");
     for bytes in [1024, 16 * 1024] {
@@ -93,7 +107,11 @@ fn exits(rounds: usize, players: usize, bytes: usize) {
         let started = Instant::now();
         app.update();
         let took = started.elapsed();
-        assert_eq!(app.should_exit(), Some(AppExit::Success), "somebody was not saved");
+        assert_eq!(
+            app.should_exit(),
+            Some(AppExit::Success),
+            "somebody was not saved"
+        );
         let bare_took = bare.save_everybody(bytes, round);
         if round > 0 {
             ours.push(took);
@@ -112,7 +130,11 @@ fn exits(rounds: usize, players: usize, bytes: usize) {
 /// A server app with `players` loaded players.
 fn loaded_app(path: &Path, players: usize) -> App {
     let store = SqliteStore::open(path).unwrap_or_else(|error| panic!("{error}"));
-    let settings = ServerSettings { autosave: None, handle_signals: false, ..default() };
+    let settings = ServerSettings {
+        autosave: None,
+        handle_signals: false,
+        ..default()
+    };
     let mut app = headless_app();
     app.add_plugins(PlayerDataPlugin::server(store).with_settings(settings))
         .persist::<Blob>()
@@ -122,10 +144,15 @@ fn loaded_app(path: &Path, players: usize) -> App {
             count.0 += 1;
         });
     for player in 0..players {
-        app.world_mut().spawn(PersistentPlayer(PlayerId::from_name(&player.to_string())));
+        app.world_mut()
+            .spawn(PersistentPlayer(PlayerId::from_name(&player.to_string())));
     }
     update_until(&mut app, "everybody is loaded", |world| {
-        world.query_filtered::<(), With<PlayerSession>>().iter(world).count() == players
+        world
+            .query_filtered::<(), With<PlayerSession>>()
+            .iter(world)
+            .count()
+            == players
     });
     app
 }
@@ -140,7 +167,10 @@ fn change_everybody(app: &mut App, bytes: usize, round: usize) {
 fn save_everybody(app: &mut App, players: usize) {
     let world = app.world_mut();
     world.resource_mut::<Saved>().0 = 0;
-    let entities: Vec<Entity> = world.query_filtered::<Entity, With<PlayerSession>>().iter(world).collect();
+    let entities: Vec<Entity> = world
+        .query_filtered::<Entity, With<PlayerSession>>()
+        .iter(world)
+        .collect();
     for entity in entities {
         world.trigger(SavePlayer { entity });
     }
@@ -168,9 +198,13 @@ impl Bare {
         drop(SqliteStore::open(path).unwrap_or_else(|error| panic!("{error}")));
         let connection = Connection::open(path).expect("the file was just made");
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;")
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;",
+            )
             .expect("the pragmas are known");
-        connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else has the file");
+        connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .expect("nobody else has the file");
         for player in 0..players {
             connection
                 .prepare_cached(
@@ -180,24 +214,32 @@ impl Bare {
                 .and_then(|mut insert| insert.execute(params![player_id(player)]))
                 .expect("the row is new");
         }
-        connection.execute_batch("COMMIT").expect("there is room on the disk");
+        connection
+            .execute_batch("COMMIT")
+            .expect("there is room on the disk");
         Self { connection, players }
     }
 
     fn save_everybody(&mut self, bytes: usize, round: usize) -> Duration {
         let document = filling(bytes, round);
         let started = Instant::now();
-        self.connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else has the file");
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .expect("nobody else has the file");
         for player in 0..self.players {
             self.connection
                 .prepare_cached(
                     "UPDATE players SET version = version + 1, last_seq = ?2, saved_at = ?2, document = ?3
                      WHERE player_id = ?1",
                 )
-                .and_then(|mut update| update.execute(params![player_id(player), round as i64, document.as_bytes()]))
+                .and_then(|mut update| {
+                    update.execute(params![player_id(player), round as i64, document.as_bytes()])
+                })
                 .expect("the row is there");
         }
-        self.connection.execute_batch("COMMIT").expect("there is room on the disk");
+        self.connection
+            .execute_batch("COMMIT")
+            .expect("there is room on the disk");
         started.elapsed()
     }
 }

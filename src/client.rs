@@ -1,6 +1,6 @@
 //! The client side: a read-only mirror of the player's own data.
 //!
-//! The module owns the plugin and the mirror: one entity with [`OwnPlayer`](crate::player::OwnPlayer), which carries the
+//! The module owns the plugin and the mirror: one entity with [`OwnPlayer`], which carries the
 //! player's public components as the server has them, and on which the same states and entity events occur as on the
 //! server. Writing to it changes nothing but what this client sees until the next update of the component. It leaves the
 //! form of the messages to [`replication`](crate::replication), and needs neither a store nor an async runtime.

@@ -82,6 +82,7 @@ impl PlayerId {
     }
 
     /// The id in the form in which a netcode connect token carries it: for the login service that makes the token.
+    /// The bytes from the 24th on are zeros and the game's own, to put a name or a team there.
     ///
     /// ```
     /// use bevy_player_data::PlayerId;
@@ -162,8 +163,17 @@ mod tests {
     #[test]
     fn a_derived_id_is_the_same_in_every_version_of_the_crate() {
         // Stored data hangs on these: they may never change.
-        assert_eq!(PlayerId::from_name("ada").to_string(), "40e8a19c-171c-5e76-87df-7a40130d1b12");
-        assert_eq!(PlayerId::from_steam(76_561_197_960_287_930).to_string(), "3bb27c93-2bca-5f34-89f3-ef3e639ffe70");
-        assert_eq!(PlayerId::from_name("ada").slot(1).to_string(), "7735a176-bd34-536f-bc7e-d7a67b320bbb");
+        assert_eq!(
+            PlayerId::from_name("ada").to_string(),
+            "40e8a19c-171c-5e76-87df-7a40130d1b12"
+        );
+        assert_eq!(
+            PlayerId::from_steam(76_561_197_960_287_930).to_string(),
+            "3bb27c93-2bca-5f34-89f3-ef3e639ffe70"
+        );
+        assert_eq!(
+            PlayerId::from_name("ada").slot(1).to_string(),
+            "7735a176-bd34-536f-bc7e-d7a67b320bbb"
+        );
     }
 }

@@ -165,17 +165,19 @@ pub use registry::PlayerData;
 
 /// What a game needs in scope.
 pub mod prelude {
+    #[cfg(feature = "client")]
+    pub use crate::client::{
+        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused,
+    };
     #[cfg(feature = "sqlite")]
     pub use crate::store::SqliteStore;
-    #[cfg(feature = "client")]
-    pub use crate::client::PlayerDataClientPlugin;
     pub use crate::{
         PlayerDataPlugin, PlayerId,
         document::{MigrateError, StoredValue},
         player::{
-            ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoadFailed,
-            PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError,
-            SavePlayer, SessionEnd,
+            ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback,
+            PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
+            SaveBlocked, SaveError, SavePlayer, SessionEnd,
         },
         registry::{PersistAppExt, PlayerData, Rule},
         replication::{ConnectionConfigExt, ReplicationSettings},
@@ -183,9 +185,10 @@ pub mod prelude {
     };
     #[cfg(feature = "server")]
     pub use crate::{
+        replication::ReplicationStats,
         server::{
-            Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer, PlayerDataServerPlugin,
-            ServerSettings, ServerStats,
+            Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
+            PlayerDataServerPlugin, ServerSettings, ServerStats,
         },
         store::MemoryStore,
     };

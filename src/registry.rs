@@ -118,7 +118,9 @@ impl PersistAppExt for App {
         let world = self.world_mut();
         let component = world.register_component::<T>();
         refuse_unsuitable::<T>(world, component);
-        world.get_resource_or_init::<Registry>().add(DataType::new(component, rule));
+        world
+            .get_resource_or_init::<Registry>()
+            .add(DataType::new(component, rule));
         self
     }
 }
@@ -126,7 +128,10 @@ impl PersistAppExt for App {
 fn refuse_unsuitable<T: Component>(world: &mut World, component: ComponentId) {
     let name = std::any::type_name::<T>();
     let is_resource = world.register_component::<IsResource>();
-    let info = world.components().get_info(component).expect("registered by the caller");
+    let info = world
+        .components()
+        .get_info(component)
+        .expect("registered by the caller");
     assert!(
         !info.required_components().iter_ids().any(|id| id == is_resource),
         "`{name}` is a resource, and there is only one of it: persist a component of its own on the player's entity"
@@ -193,7 +198,11 @@ impl Registry {
                 new.type_name
             );
         };
-        assert!(!new.key.is_empty(), "`{}` has an empty key: its data could not be found again", new.type_name);
+        assert!(
+            !new.key.is_empty(),
+            "`{}` has an empty key: its data could not be found again",
+            new.type_name
+        );
         for old in types.iter() {
             assert!(
                 old.rust_type != new.rust_type,

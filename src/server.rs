@@ -1,9 +1,9 @@
 //! The server side: the systems that own sessions.
 //!
 //! The module owns the plugin, its settings, and the table of players with their sessions. It promises the flows that
-//! the crate's guide describes: joining, loading, saving, autosaving, leaving, exiting; and that [`save::capture`] is the
+//! the crate's guide describes: joining, loading, saving, autosaving, leaving, exiting; and that `save::capture` is the
 //! only place that builds what gets saved. It leaves ordering, retries and locks to [`session`](crate::session), and the
-//! network to [`replication`](crate::replication).
+//! network to [`replication`].
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -51,7 +51,10 @@ pub struct PlayerDataServerPlugin {
 
 impl PlayerDataServerPlugin {
     pub(crate) fn new(store: impl Store) -> Self {
-        Self { store: Arc::new(store), settings: ServerSettings::default() }
+        Self {
+            store: Arc::new(store),
+            settings: ServerSettings::default(),
+        }
     }
 
     /// Replaces the default settings.
@@ -132,7 +135,11 @@ pub(crate) struct Server {
 /// What the server knows about a player entity.
 enum Player {
     /// Asked for; dropping the handle cancels it.
-    Loading { player: PlayerId, ticket: u64, _opening: Opening },
+    Loading {
+        player: PlayerId,
+        ticket: u64,
+        _opening: Opening,
+    },
     /// Loaded, with its session.
     Live(Box<LiveSession>),
     /// On defaults.
@@ -186,7 +193,11 @@ impl Server {
     }
 
     fn next_report(&self) -> Option<Report> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok()
+        self.reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_recv()
+            .ok()
     }
 
     /// Takes the player's entry out; whoever does so is the one that ends its load or session.
@@ -227,9 +238,7 @@ fn types(world: &World) -> Arc<DataTypes> {
 /// Shows the other servers that the game loop is alive, and ends the app when it can't have its name.
 fn keep_lease(mut server: ResMut<Server>, mut exit: MessageWriter<AppExit>) {
     server.sessions.tick();
-    if !server.name_refused
-        && server.sessions.status().state == LeaseState::Refused
-    {
+    if !server.name_refused && server.sessions.status().state == LeaseState::Refused {
         server.name_refused = true;
         exit.write(AppExit::error());
     }

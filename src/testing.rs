@@ -44,7 +44,6 @@ pub use scripted_server::{ScriptPlayer, ScriptedServerPlugin};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An app without window, renderer or network that is driven by calling `update`.
-#[must_use]
 pub fn headless_app() -> App {
     let mut app = App::new();
     app.add_plugins((TaskPoolPlugin::default(), TimePlugin));

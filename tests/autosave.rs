@@ -16,7 +16,10 @@ use support::*;
 const UPDATES: u64 = 100;
 
 fn every_hundred_updates() -> ServerSettings {
-    ServerSettings { autosave: Some(Duration::from_millis(16 * UPDATES)), ..quick("a") }
+    ServerSettings {
+        autosave: Some(Duration::from_millis(16 * UPDATES)),
+        ..quick("a")
+    }
 }
 
 #[test]
@@ -28,7 +31,16 @@ fn a_changed_player_is_saved_within_the_interval_without_being_asked() {
     for _ in 0..=UPDATES {
         app.update();
     }
-    app.until_heard("ada is saved", |told| matches!(told, Told::Saved { is_final: false, result: Ok(()), .. }));
+    app.until_heard("ada is saved", |told| {
+        matches!(
+            told,
+            Told::Saved {
+                is_final: false,
+                result: Ok(()),
+                ..
+            }
+        )
+    });
     assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(5)));
 }
 
@@ -52,7 +64,9 @@ fn no_update_pays_for_everybody() {
     let rows = MemoryStore::default();
     let mut app = server(FaultyStore::new(rows, 1), every_hundred_updates());
     let everybody: Vec<_> = (0..1000).map(|player| app.join(&player.to_string())).collect();
-    app.until("everybody is loaded", |world| world.query::<&PlayerSession>().iter(world).count() == 1000);
+    app.until("everybody is loaded", |world| {
+        world.query::<&PlayerSession>().iter(world).count() == 1000
+    });
     // Loading took more than an interval, or not: from here on everybody changes all the time.
     let mut most = 0;
     for round in 1..=3 * UPDATES {
@@ -61,12 +75,19 @@ fn no_update_pays_for_everybody() {
         }
         app.forget();
         app.update();
-        let saved = app.heard().iter().filter(|told| matches!(told, Told::Saved { .. })).count();
+        let saved = app
+            .heard()
+            .iter()
+            .filter(|told| matches!(told, Told::Saved { .. }))
+            .count();
         most = most.max(saved);
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(most > 0, "nothing was saved at all");
-    assert!(most < 300, "{most} of 1000 players were saved in one update of {UPDATES}");
+    assert!(
+        most < 300,
+        "{most} of 1000 players were saved in one update of {UPDATES}"
+    );
 }
 
 #[test]
@@ -91,7 +112,13 @@ fn a_player_whose_save_is_still_on_its_way_is_not_queued_twice() {
 #[test]
 fn autosave_can_be_turned_off() {
     let store = MemoryStore::default();
-    let mut app = server(store.clone(), ServerSettings { autosave: None, ..quick("a") });
+    let mut app = server(
+        store.clone(),
+        ServerSettings {
+            autosave: None,
+            ..quick("a")
+        },
+    );
     let ada = app.join_and_load("ada");
     app.set(ada, Coins(5));
     for _ in 0..3 * UPDATES {

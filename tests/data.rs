@@ -22,8 +22,12 @@ fn server_with<T: PlayerData + Default>(store: MemoryStore) -> App {
 #[track_caller]
 fn fails_to_load(mut app: App, name: &str) -> (App, Entity, LoadError) {
     let entity = app.join(name);
-    app.until("the load ends", |world| !world.entity(entity).contains::<PlayerLoading>());
-    let fallback = app.component::<PlayerFallback>(entity).expect("the load was expected to fail");
+    app.until("the load ends", |world| {
+        !world.entity(entity).contains::<PlayerLoading>()
+    });
+    let fallback = app
+        .component::<PlayerFallback>(entity)
+        .expect("the load was expected to fail");
     (app, entity, fallback.reason().clone())
 }
 
@@ -55,9 +59,16 @@ fn three_migrations_run_once_each_and_in_order_and_the_newest_version_is_stored(
     let ada = app.join_and_load("ada");
     assert_eq!(app.component::<Purse>(ada), Some(Purse { gold: 12 }));
     assert_eq!(app.leave_and_save(ada, "ada"), Ok(()));
-    assert_eq!(decoded::<Purse>(&stored(&store, "ada"), "purse"), (3, Purse { gold: 12 }));
+    assert_eq!(
+        decoded::<Purse>(&stored(&store, "ada"), "purse"),
+        (3, Purse { gold: 12 })
+    );
     let ada = app.join_and_load("ada");
-    assert_eq!(app.component::<Purse>(ada), Some(Purse { gold: 12 }), "a migration ran again");
+    assert_eq!(
+        app.component::<Purse>(ada),
+        Some(Purse { gold: 12 }),
+        "a migration ran again"
+    );
 }
 
 #[test]
@@ -66,7 +77,10 @@ fn a_migration_that_fails_leaves_the_bytes_and_the_lock_as_they_were() {
     put(&store, "ada", &with_value("purse", 0, &"a lot"));
     let before = row(&store, "ada").unwrap().document;
     let (mut app, ada, error) = fails_to_load(server_with::<Purse>(store.clone()), "ada");
-    assert!(matches!(&error, LoadError::Corrupt { message } if message.contains("purse")), "{error}");
+    assert!(
+        matches!(&error, LoadError::Corrupt { message } if message.contains("purse")),
+        "{error}"
+    );
     app.leave(ada);
     app.until("the lock is given back", |_| !is_locked(&store, "ada"));
     assert_eq!(row(&store, "ada").unwrap().document, before);
@@ -79,12 +93,20 @@ fn data_newer_than_the_code_is_refused_and_left_as_it_is() {
     let before = row(&store, "ada").unwrap().document;
     let (mut app, ada, error) = fails_to_load(server_with::<Purse>(store.clone()), "ada");
     assert!(matches!(&error, LoadError::Newer { .. }), "{error}");
-    assert_eq!(app.component::<Purse>(ada), Some(Purse::default()), "the player plays on defaults");
+    assert_eq!(
+        app.component::<Purse>(ada),
+        Some(Purse::default()),
+        "the player plays on defaults"
+    );
     app.set(ada, Purse { gold: 1_000_000 });
     assert_eq!(app.save(ada, "ada"), Err(SaveError::NoSession));
     app.leave(ada);
     app.exit();
-    assert_eq!(row(&store, "ada").unwrap().document, before, "defaults were saved over real data");
+    assert_eq!(
+        row(&store, "ada").unwrap().document,
+        before,
+        "defaults were saved over real data"
+    );
     assert!(!is_locked(&store, "ada"));
 }
 
@@ -97,9 +119,16 @@ fn a_stored_field_that_the_code_does_not_know_is_newer_data() {
     }
 
     let store = MemoryStore::default();
-    put(&store, "ada", &with_value("purse", 3, &NewerPurse { gold: 1, gems: 7 }));
+    put(
+        &store,
+        "ada",
+        &with_value("purse", 3, &NewerPurse { gold: 1, gems: 7 }),
+    );
     let (_, _, error) = fails_to_load(server_with::<Purse>(store.clone()), "ada");
-    assert!(matches!(&error, LoadError::Newer { message } if message.contains("gems")), "{error}");
+    assert!(
+        matches!(&error, LoadError::Newer { message } if message.contains("gems")),
+        "{error}"
+    );
     assert!(!is_locked(&store, "ada"));
 }
 
@@ -108,18 +137,32 @@ fn newer_data_that_says_so_may_be_read_and_stays_as_it_is_until_it_changes() {
     let store = MemoryStore::default();
     let mut document = Document::new();
     let value = StoredValue::encode(&BTreeMap::from([("gold", 5_u64), ("gems", 7)])).unwrap();
-    document.set("purse", Entry::Value { version: 4, oldest_reader: 3, value: value.clone() });
+    document.set(
+        "purse",
+        Entry::Value {
+            version: 4,
+            oldest_reader: 3,
+            value: value.clone(),
+        },
+    );
     put(&store, "ada", &document);
     let mut app = server_with::<Purse>(store.clone());
     let ada = app.join_and_load("ada");
     assert_eq!(app.component::<Purse>(ada), Some(Purse { gold: 5 }));
     assert_eq!(app.leave_and_save(ada, "ada"), Ok(()));
-    assert_eq!(stored(&store, "ada"), document, "unchanged newer data was rewritten");
+    assert_eq!(
+        stored(&store, "ada"),
+        document,
+        "unchanged newer data was rewritten"
+    );
 
     let ada = app.join_and_load("ada");
     app.set(ada, Purse { gold: 6 });
     assert_eq!(app.leave_and_save(ada, "ada"), Ok(()));
-    assert_eq!(decoded::<Purse>(&stored(&store, "ada"), "purse"), (3, Purse { gold: 6 }));
+    assert_eq!(
+        decoded::<Purse>(&stored(&store, "ada"), "purse"),
+        (3, Purse { gold: 6 })
+    );
 }
 
 #[test]
@@ -149,7 +192,11 @@ fn bytes_that_are_no_document_are_left_alone_and_no_lock_stays_behind() {
         app.set(ada, Coins(5));
         app.leave(ada);
         app.exit();
-        assert_eq!(row(&store, "ada").unwrap().document.unwrap(), bytes, "unreadable bytes were overwritten");
+        assert_eq!(
+            row(&store, "ada").unwrap().document.unwrap(),
+            bytes,
+            "unreadable bytes were overwritten"
+        );
     }
 }
 
@@ -193,8 +240,16 @@ fn odd_values_come_back_equal() {
     let ada = app.join_and_load("ada");
     let back = app.component::<Odd>(ada).unwrap();
     assert_eq!(back.by_place, odd.by_place);
-    assert!(back.floats.iter().zip(&odd.floats).all(|(a, b)| a.to_bits() == b.to_bits()));
-    assert_eq!((back.largest, back.empty, back.nothing), (odd.largest, odd.empty, odd.nothing));
+    assert!(
+        back.floats
+            .iter()
+            .zip(&odd.floats)
+            .all(|(a, b)| a.to_bits() == b.to_bits())
+    );
+    assert_eq!(
+        (back.largest, back.empty, back.nothing),
+        (odd.largest, odd.empty, odd.nothing)
+    );
     assert_eq!(back.long, odd.long);
 }
 
@@ -228,14 +283,25 @@ fn a_document_above_the_limit_is_refused_with_its_size_and_heaviest_key_and_the_
 
     app.set(ada, Guild("g".repeat(2000)));
     match app.save(ada, "ada") {
-        Err(SaveError::TooLarge { bytes, limit, heaviest, heaviest_bytes }) => {
+        Err(SaveError::TooLarge {
+            bytes,
+            limit,
+            heaviest,
+            heaviest_bytes,
+        }) => {
             assert_eq!((limit, heaviest.as_str()), (1000, "guild"));
             assert!(bytes > 2000 && heaviest_bytes >= 2000);
         }
         other => panic!("a document that is too large gave {other:?}"),
     }
-    assert!(app.component::<SaveBlocked>(ada).is_some(), "the game can see that saves are refused");
-    assert!(app.component::<PlayerSession>(ada).is_some(), "the session goes on");
+    assert!(
+        app.component::<SaveBlocked>(ada).is_some(),
+        "the game can see that saves are refused"
+    );
+    assert!(
+        app.component::<PlayerSession>(ada).is_some(),
+        "the session goes on"
+    );
 
     app.set(ada, Guild("small".to_owned()));
     app.set(ada, Coins(2));
@@ -244,9 +310,16 @@ fn a_document_above_the_limit_is_refused_with_its_size_and_heaviest_key_and_the_
 
     app.set(ada, Guild("g".repeat(2000)));
     let result = app.leave_and_save(ada, "ada");
-    assert!(matches!(result, Err(SaveError::TooLarge { .. })), "the loss is reported");
+    assert!(
+        matches!(result, Err(SaveError::TooLarge { .. })),
+        "the loss is reported"
+    );
     assert!(!is_locked(&store, "ada"), "the lock is given back all the same");
-    assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(2)), "what was saved before stays");
+    assert_eq!(
+        stored_value::<Coins>(&store, "ada"),
+        Some(Coins(2)),
+        "what was saved before stays"
+    );
 }
 
 /// Cannot always be encoded.
@@ -279,11 +352,18 @@ fn a_component_that_errs_or_panics_while_it_is_encoded_fails_that_save_only() {
         app.set(ada, Moody { mood });
         app.set(ada, Coins(u64::from(mood)));
         let result = app.save(ada, "ada");
-        assert!(matches!(&result, Err(SaveError::Encode { key, .. }) if key == "moody"), "{result:?}");
+        assert!(
+            matches!(&result, Err(SaveError::Encode { key, .. }) if key == "moody"),
+            "{result:?}"
+        );
     }
     app.set(ada, Moody { mood: 0 });
     assert_eq!(app.save(ada, "ada"), Ok(()));
-    assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(2)), "what changed meanwhile is in the next save");
+    assert_eq!(
+        stored_value::<Coins>(&store, "ada"),
+        Some(Coins(2)),
+        "what changed meanwhile is in the next save"
+    );
     app.set(ada, Moody { mood: 2 });
     assert!(app.leave_and_save(ada, "ada").is_err());
     assert!(!is_locked(&store, "ada"));

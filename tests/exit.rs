@@ -28,7 +28,10 @@ fn start(settings: ServerSettings) -> (App, MemoryStore, Faults) {
 
 /// Lets each request to the store take `latency`.
 fn slow_down(faults: &Faults, latency: Duration) {
-    faults.set_rates(FaultRates { latency: latency..=latency, ..default() });
+    faults.set_rates(FaultRates {
+        latency: latency..=latency,
+        ..default()
+    });
 }
 
 fn join_many(app: &mut App, count: usize) -> Vec<Entity> {
@@ -50,7 +53,10 @@ fn a_thousand_changed_players_are_saved_in_parallel_and_unlocked() {
     let started = Instant::now();
     assert_eq!(app.exit(), AppExit::Success);
     // One after the other they would take 50 s, which is above the exit deadline as well.
-    assert!(started.elapsed() < Duration::from_secs(20), "the saves did not overlap");
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "the saves did not overlap"
+    );
     for player in 0..1000 {
         let name = player.to_string();
         assert_eq!(stored_value::<Coins>(&rows, &name), Some(Coins(player)));
@@ -69,15 +75,26 @@ fn the_server_row_is_gone_after_an_orderly_exit() {
     let other = OtherServer::start(&rows, "b");
     let leases = wait(bevy_player_data::store::Store::lease(
         &rows,
-        bevy_player_data::store::Lease { server: other.server, name: "b".to_owned() },
+        bevy_player_data::store::Lease {
+            server: other.server,
+            name: "b".to_owned(),
+        },
     ));
-    let names: Vec<_> = leases.unwrap().servers.into_iter().map(|lease| lease.name).collect();
+    let names: Vec<_> = leases
+        .unwrap()
+        .servers
+        .into_iter()
+        .map(|lease| lease.name)
+        .collect();
     assert_eq!(names, ["b"]);
 }
 
 #[test]
 fn a_store_that_hangs_is_given_up_at_the_deadline_with_every_unsaved_player_named() {
-    let settings = ServerSettings { exit_deadline: Duration::from_millis(300), ..quick("a") };
+    let settings = ServerSettings {
+        exit_deadline: Duration::from_millis(300),
+        ..quick("a")
+    };
     let (mut app, rows, faults) = start(settings);
     let everybody = join_many(&mut app, 5);
     for &entity in &everybody {
@@ -86,7 +103,10 @@ fn a_store_that_hangs_is_given_up_at_the_deadline_with_every_unsaved_player_name
     faults.fail_next(Op::Commit, 100, Fault::Hang);
     let started = Instant::now();
     assert!(app.exit().is_error(), "the exit code must tell");
-    assert!(started.elapsed() < Duration::from_secs(10), "the deadline was not kept");
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "the deadline was not kept"
+    );
     let flushed = app.world().resource::<Flushed>().0.clone();
     assert_eq!((flushed.saved(), flushed.total), (0, 5));
     let mut named: Vec<_> = flushed.unsaved.iter().map(|unsaved| unsaved.player).collect();
@@ -94,9 +114,17 @@ fn a_store_that_hangs_is_given_up_at_the_deadline_with_every_unsaved_player_name
     named.sort();
     expected.sort();
     assert_eq!(named, expected);
-    assert!(flushed.unsaved.iter().all(|unsaved| unsaved.error == SaveError::Deadline));
+    assert!(
+        flushed
+            .unsaved
+            .iter()
+            .all(|unsaved| unsaved.error == SaveError::Deadline)
+    );
     for player in 0..5 {
-        assert!(is_locked(&rows, &player.to_string()), "a lock whose save may still land must not be freed");
+        assert!(
+            is_locked(&rows, &player.to_string()),
+            "a lock whose save may still land must not be freed"
+        );
     }
 }
 
@@ -153,9 +181,19 @@ fn only_the_last_of_ten_queued_saves_is_written() {
     assert_eq!(app.exit(), AppExit::Success);
     assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(11)));
     let skipped = app.heard().into_iter().filter(|told| {
-        matches!(told, Told::Saved { result: Err(SaveError::Skipped), .. })
+        matches!(
+            told,
+            Told::Saved {
+                result: Err(SaveError::Skipped),
+                ..
+            }
+        )
     });
-    assert!(skipped.count() >= 8, "waiters of skipped saves hear so: {:?}", app.heard());
+    assert!(
+        skipped.count() >= 8,
+        "waiters of skipped saves hear so: {:?}",
+        app.heard()
+    );
 }
 
 /// What cannot be encoded must not take the others down.
@@ -187,7 +225,10 @@ fn one_players_broken_data_does_not_keep_the_others_from_being_saved() {
     for name in ["0", "2"] {
         assert_eq!(stored_value::<Coins>(&rows, name), Some(Coins(1)));
     }
-    assert!(["0", "1", "2"].iter().all(|name| !is_locked(&rows, name)), "every lock is given back");
+    assert!(
+        ["0", "1", "2"].iter().all(|name| !is_locked(&rows, name)),
+        "every lock is given back"
+    );
 }
 
 #[test]
@@ -198,6 +239,10 @@ fn a_world_that_is_dropped_without_an_exit_is_a_crash() {
     assert_eq!(app.save(ada, "ada"), Ok(()));
     app.set(ada, Coins(2));
     drop(app);
-    assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(1)), "what was acknowledged is there, and nothing else");
+    assert_eq!(
+        stored_value::<Coins>(&rows, "ada"),
+        Some(Coins(1)),
+        "what was acknowledged is there, and nothing else"
+    );
     assert!(is_locked(&rows, "ada"));
 }

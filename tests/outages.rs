@@ -18,7 +18,10 @@ fn impatient() -> ServerSettings {
     let settings = quick("a");
     ServerSettings {
         load_timeout: Duration::from_millis(100),
-        retry: RetryPolicy { attempts: Attempts::Limited(2), ..settings.retry },
+        retry: RetryPolicy {
+            attempts: Attempts::Limited(2),
+            ..settings.retry
+        },
         ..settings
     }
 }
@@ -48,18 +51,29 @@ fn a_player_who_joins_while_the_store_is_down_plays_on_defaults_that_never_overw
     assert_eq!(app.save(ada, "ada"), Err(SaveError::NoSession));
     app.leave(ada);
     assert_eq!(app.exit(), AppExit::Success);
-    assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(412)), "defaults were saved over the real data");
+    assert_eq!(
+        stored_value::<Coins>(&rows, "ada"),
+        Some(Coins(412)),
+        "defaults were saved over the real data"
+    );
     assert!(!is_locked(&rows, "ada"));
 }
 
 #[test]
 fn a_game_may_turn_players_away_whose_data_can_not_be_loaded() {
-    let settings = ServerSettings { on_load_failure: |_| OnLoadFailure::Disconnect, ..impatient() };
+    let settings = ServerSettings {
+        on_load_failure: |_| OnLoadFailure::Disconnect,
+        ..impatient()
+    };
     let (mut app, _, faults) = start(settings);
     faults.down();
     let ada = app.join("ada");
     app.until("ada is gone", |world| world.get_entity(ada).is_err());
-    assert!(matches!(app.heard()[..], [Told::LoadFailed { .. }]), "{:?}", app.heard());
+    assert!(
+        matches!(app.heard()[..], [Told::LoadFailed { .. }]),
+        "{:?}",
+        app.heard()
+    );
 }
 
 #[test]
@@ -69,7 +83,10 @@ fn a_save_that_fails_is_reported_and_the_next_one_carries_its_data() {
     app.set(ada, Coins(1));
     faults.down();
     assert!(matches!(app.save(ada, "ada"), Err(SaveError::Unavailable { .. })));
-    assert!(app.component::<PlayerSession>(ada).is_some(), "the session goes on");
+    assert!(
+        app.component::<PlayerSession>(ada).is_some(),
+        "the session goes on"
+    );
     faults.up();
     assert_eq!(app.save(ada, "ada"), Ok(()));
     assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(1)));
@@ -84,10 +101,24 @@ fn a_final_save_is_tried_until_the_store_is_back() {
     app.forget();
     faults.down();
     app.leave(ada);
-    app.until("several attempts have failed", |_| faults.injected(Op::Commit) > 5);
-    assert!(!app.heard().iter().any(|told| matches!(told, Told::Saved { .. })), "it gave up");
+    app.until("several attempts have failed", |_| {
+        faults.injected(Op::Commit) > 5
+    });
+    assert!(
+        !app.heard().iter().any(|told| matches!(told, Told::Saved { .. })),
+        "it gave up"
+    );
     faults.up();
-    app.until_heard("the final save ends", |told| matches!(told, Told::Saved { is_final: true, result: Ok(()), .. }));
+    app.until_heard("the final save ends", |told| {
+        matches!(
+            told,
+            Told::Saved {
+                is_final: true,
+                result: Ok(()),
+                ..
+            }
+        )
+    });
     assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(9)));
     assert!(!is_locked(&rows, "ada"));
 }
@@ -141,6 +172,19 @@ fn the_data_changes_while_a_save_is_running_and_the_player_leaves() {
     app.forget();
     app.leave(ada);
     faults.resume();
-    app.until_heard("the final save ends", |told| matches!(told, Told::Saved { is_final: true, result: Ok(()), .. }));
-    assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(2)), "the close was merged into the running save");
+    app.until_heard("the final save ends", |told| {
+        matches!(
+            told,
+            Told::Saved {
+                is_final: true,
+                result: Ok(()),
+                ..
+            }
+        )
+    });
+    assert_eq!(
+        stored_value::<Coins>(&rows, "ada"),
+        Some(Coins(2)),
+        "the close was merged into the running save"
+    );
 }

@@ -58,7 +58,10 @@ fn two_types_with_one_key() {
     let text = refused(|app| {
         app.persist::<First>().persist_optional::<Second>();
     });
-    assert!(text.contains("First") && text.contains("Second") && text.contains("`shared`"), "{text}");
+    assert!(
+        text.contains("First") && text.contains("Second") && text.contains("`shared`"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -90,7 +93,10 @@ fn a_relationship() {
     let text = refused(|app| {
         app.persist_with(Rule::<Follows>::optional("follows"));
     });
-    assert!(text.contains("Follows") && text.contains("relationship"), "{text}");
+    assert!(
+        text.contains("Follows") && text.contains("relationship"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -115,9 +121,18 @@ fn types_may_be_persisted_before_and_after_the_plugin_is_added() {
 #[test]
 fn settings_that_cannot_work_together() {
     for (change, word) in [
-        ((|settings| settings.beat = settings.lease_ttl) as fn(&mut ServerSettings), "beat"),
-        (|settings| settings.exit_deadline = settings.lease_ttl, "exit_deadline"),
-        (|settings| settings.autosave = Some(std::time::Duration::ZERO), "autosave"),
+        (
+            (|settings| settings.beat = settings.lease_ttl) as fn(&mut ServerSettings),
+            "beat",
+        ),
+        (
+            |settings| settings.exit_deadline = settings.lease_ttl,
+            "exit_deadline",
+        ),
+        (
+            |settings| settings.autosave = Some(std::time::Duration::ZERO),
+            "autosave",
+        ),
         (|settings| settings.name = String::new(), "name"),
     ] {
         let text = refused(|_| {

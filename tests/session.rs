@@ -424,7 +424,10 @@ async fn a_second_running_server_of_one_name_is_refused_and_so_are_its_loads() {
     };
     assert_eq!(loading.answer().await.err(), Some(refused.clone()));
     let second_beat = 2 * settings("arena").beat + SECOND;
-    assert!(start.elapsed() < second_beat, "a beat that moves tells sooner than the timeout");
+    assert!(
+        start.elapsed() < second_beat,
+        "a beat that moves tells sooner than the timeout"
+    );
     assert_eq!(second.sessions.status().state, LeaseState::Refused);
     assert_eq!(
         second

@@ -24,7 +24,10 @@ fn hasty(name: &str) -> ServerSettings {
 fn until_all(apps: &mut [&mut App], what: &str, mut condition: impl FnMut(&mut [&mut App]) -> bool) {
     let started = std::time::Instant::now();
     while !condition(apps) {
-        assert!(started.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "waited in vain until {what}"
+        );
         for app in apps.iter_mut() {
             app.update();
         }
@@ -40,7 +43,13 @@ fn has_session(app: &App, entity: Entity) -> bool {
 fn a_player_in_a_session_elsewhere_can_not_be_loaded_before_it_has_ended() {
     let store = MemoryStore::default();
     let mut a = server(store.connect(), quick("a"));
-    let mut b = server(store.connect(), ServerSettings { load_timeout: Duration::from_millis(300), ..quick("b") });
+    let mut b = server(
+        store.connect(),
+        ServerSettings {
+            load_timeout: Duration::from_millis(300),
+            ..quick("b")
+        },
+    );
     let on_a = a.join_and_load("ada");
     a.set(on_a, Coins(3));
 
@@ -49,7 +58,12 @@ fn a_player_in_a_session_elsewhere_can_not_be_loaded_before_it_has_ended() {
         apps[1].world().get::<PlayerFallback>(on_b).is_some()
     });
     let reason = b.component::<PlayerFallback>(on_b).unwrap().reason().clone();
-    assert_eq!(reason, LoadError::SessionLocked { server: "a".to_owned() });
+    assert_eq!(
+        reason,
+        LoadError::SessionLocked {
+            server: "a".to_owned()
+        }
+    );
     b.set(on_b, Coins(1_000_000));
     b.leave(on_b);
 
@@ -74,7 +88,9 @@ fn a_load_waits_for_the_other_session_to_end() {
     }
     assert!(b.component::<PlayerLoading>(on_b).is_some());
     a.leave(on_a);
-    until_all(&mut [&mut a, &mut b], "b has the session", |apps| has_session(apps[1], on_b));
+    until_all(&mut [&mut a, &mut b], "b has the session", |apps| {
+        has_session(apps[1], on_b)
+    });
     assert_eq!(b.component::<Coins>(on_b), Some(Coins(3)));
 }
 
@@ -87,7 +103,10 @@ fn a_crashed_servers_player_is_taken_over_once_its_lease_has_lapsed_with_what_it
     assert_eq!(a.save(on_a, "ada"), Ok(()));
     a.set(on_a, Coins(4)); // never saved
     drop(a);
-    assert!(is_locked(&store, "ada"), "a dropped world is a crash, which gives nothing back");
+    assert!(
+        is_locked(&store, "ada"),
+        "a dropped world is a crash, which gives nothing back"
+    );
 
     let mut b = server(store.connect(), hasty("b"));
     let on_b = b.join_and_load("ada");
@@ -108,7 +127,10 @@ fn a_server_restarted_under_its_name_takes_up_its_crashed_predecessors_players_a
     let mut again = server(store.connect(), quick("a"));
     let ada = again.join_and_load("ada");
     assert_eq!(again.component::<Coins>(ada), Some(Coins(3)));
-    assert!(started.elapsed() < Duration::from_secs(20), "it waited for the lease to lapse");
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "it waited for the lease to lapse"
+    );
 }
 
 #[test]
@@ -118,7 +140,9 @@ fn two_live_servers_with_one_name_end_the_second_and_leave_the_first_alone() {
     let ada = first.join_and_load("ada");
     let mut second = server(store.connect(), hasty("a"));
     let bob = second.join("bob");
-    until_all(&mut [&mut first, &mut second], "the second gives up", |apps| apps[1].should_exit().is_some());
+    until_all(&mut [&mut first, &mut second], "the second gives up", |apps| {
+        apps[1].should_exit().is_some()
+    });
     assert!(second.should_exit().unwrap().is_error());
     assert!(!has_session(&second, bob));
     first.set(ada, Coins(1));
@@ -147,15 +171,34 @@ fn a_paused_server_that_comes_back_changes_nothing_and_hears_once_that_it_lost_t
         a.world_mut().trigger(SavePlayer { entity: on_a });
     }
     a.world_mut().flush();
-    a.until_heard("a hears that its session is over", |told| matches!(told, Told::Ended { .. }));
+    a.until_heard("a hears that its session is over", |told| {
+        matches!(told, Told::Ended { .. })
+    });
     for _ in 0..50 {
         a.update();
         std::thread::sleep(Duration::from_millis(1));
     }
-    let ended: Vec<_> = a.heard().into_iter().filter(|told| matches!(told, Told::Ended { .. })).collect();
-    assert_eq!(ended, [Told::Ended { player: id("ada"), reason: SessionEnd::LockLost }]);
-    assert!(a.world().get_entity(on_a).is_err(), "by default the player is despawned");
-    assert_eq!(row(&store, "ada").unwrap(), before, "b's data and lock are untouched");
+    let ended: Vec<_> = a
+        .heard()
+        .into_iter()
+        .filter(|told| matches!(told, Told::Ended { .. }))
+        .collect();
+    assert_eq!(
+        ended,
+        [Told::Ended {
+            player: id("ada"),
+            reason: SessionEnd::LockLost
+        }]
+    );
+    assert!(
+        a.world().get_entity(on_a).is_err(),
+        "by default the player is despawned"
+    );
+    assert_eq!(
+        row(&store, "ada").unwrap(),
+        before,
+        "b's data and lock are untouched"
+    );
 
     b.set(on_b, Coins(11));
     assert_eq!(b.leave_and_save(on_b, "ada"), Ok(()));
@@ -179,25 +222,37 @@ fn a_paused_server_that_comes_back_and_only_leaves_changes_nothing() {
 #[test]
 fn a_game_may_keep_a_player_whose_session_was_taken_on_data_that_is_never_saved() {
     let store = MemoryStore::default();
-    let keep = ServerSettings { on_session_lost: OnSessionLost::KeepAsFallback, ..hasty("a") };
+    let keep = ServerSettings {
+        on_session_lost: OnSessionLost::KeepAsFallback,
+        ..hasty("a")
+    };
     let mut a = server(store.connect(), keep);
     let on_a = a.join_and_load("ada");
     let mut b = server(store.connect(), hasty("b"));
     let on_b = b.join_and_load("ada");
     a.set(on_a, Coins(4));
     a.world_mut().trigger(SavePlayer { entity: on_a });
-    a.until("the player is on unsaved data", |world| world.entity(on_a).contains::<PlayerFallback>());
+    a.until("the player is on unsaved data", |world| {
+        world.entity(on_a).contains::<PlayerFallback>()
+    });
     assert!(!has_session(&a, on_a), "a player is in exactly one state");
     assert_eq!(a.save(on_a, "ada"), Err(SaveError::NoSession));
     a.exit();
     assert_eq!(b.leave_and_save(on_b, "ada"), Ok(()));
-    assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(0)), "a's data was saved after all");
+    assert_eq!(
+        stored_value::<Coins>(&store, "ada"),
+        Some(Coins(0)),
+        "a's data was saved after all"
+    );
 }
 
 #[test]
 fn of_two_servers_that_ask_at_once_one_gets_the_session_and_the_other_a_clean_answer() {
     let store = MemoryStore::default();
-    let impatient = |name: &str| ServerSettings { load_timeout: Duration::from_millis(200), ..quick(name) };
+    let impatient = |name: &str| ServerSettings {
+        load_timeout: Duration::from_millis(200),
+        ..quick(name)
+    };
     let mut a = server(store.connect(), impatient("a"));
     let mut b = server(store.connect(), impatient("b"));
     for name in ["ada", "bob", "eve", "kim"] {
@@ -206,6 +261,10 @@ fn of_two_servers_that_ask_at_once_one_gets_the_session_and_the_other_a_clean_an
             apps[0].world().get::<PlayerLoading>(on_a).is_none()
                 && apps[1].world().get::<PlayerLoading>(on_b).is_none()
         });
-        assert_ne!(has_session(&a, on_a), has_session(&b, on_b), "{name} is in exactly one session");
+        assert_ne!(
+            has_session(&a, on_a),
+            has_session(&b, on_b),
+            "{name} is in exactly one session"
+        );
     }
 }

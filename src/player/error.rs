@@ -119,9 +119,15 @@ impl LoadError {
     pub fn for_player(&self) -> Self {
         match self {
             Self::SessionLocked { .. } | Self::Left => self.clone(),
-            Self::Unavailable { .. } => Self::Unavailable { message: "try again later".to_owned() },
-            Self::Corrupt { .. } => Self::Corrupt { message: "please contact support".to_owned() },
-            Self::Newer { .. } => Self::Newer { message: "join an updated server".to_owned() },
+            Self::Unavailable { .. } => Self::Unavailable {
+                message: "try again later".to_owned(),
+            },
+            Self::Corrupt { .. } => Self::Corrupt {
+                message: "please contact support".to_owned(),
+            },
+            Self::Newer { .. } => Self::Newer {
+                message: "join an updated server".to_owned(),
+            },
         }
     }
 }
@@ -139,17 +145,22 @@ impl SaveError {
     /// Whether the data itself is in the way, so that saving it as it is can never succeed.
     #[must_use]
     pub const fn is_rejection(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::Encode { .. } | Self::Rejected { .. })
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::Encode { .. } | Self::Rejected { .. }
+        )
     }
 
     /// The same error without the details that only an operator should see: keys (which may be private), paths, hosts.
     #[must_use]
     pub fn for_player(&self) -> Self {
         match self {
-            Self::Unavailable { .. } => Self::Unavailable { message: "it will be tried again".to_owned() },
-            Self::TooLarge { .. } | Self::Encode { .. } | Self::Rejected { .. } => {
-                Self::Rejected { message: "please contact support".to_owned() }
-            }
+            Self::Unavailable { .. } => Self::Unavailable {
+                message: "it will be tried again".to_owned(),
+            },
+            Self::TooLarge { .. } | Self::Encode { .. } | Self::Rejected { .. } => Self::Rejected {
+                message: "please contact support".to_owned(),
+            },
             Self::LockLost | Self::Skipped | Self::NoSession | Self::Deadline => self.clone(),
         }
     }

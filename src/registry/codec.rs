@@ -1,8 +1,8 @@
 //! One component type's way to bytes and back, with the type erased.
 
-use bevy::prelude::*;
 #[cfg(feature = "server")]
 use bevy::ecs::schedule::Schedules;
+use bevy::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{ComponentValue, Rule, wire, wire::WireError};
@@ -12,6 +12,7 @@ use crate::document::{MigrateError, StoredValue, ValueError};
 /// What can be done with a persisted component without knowing its type.
 pub(crate) trait Codec: Send + Sync {
     /// The default of a type that every player has; `None` for an optional one.
+    #[cfg(feature = "server")]
     fn default_value(&self) -> Option<Box<dyn ComponentValue>>;
 
     /// The component's stored form; `None` when the entity has none.
@@ -76,8 +77,11 @@ impl<T> TypedCodec<T> {
 }
 
 impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
+    #[cfg(feature = "server")]
     fn default_value(&self) -> Option<Box<dyn ComponentValue>> {
-        self.rule.default.map(|default| Box::new(default()) as Box<dyn ComponentValue>)
+        self.rule
+            .default
+            .map(|default| Box::new(default()) as Box<dyn ComponentValue>)
     }
 
     #[cfg(feature = "server")]
@@ -100,7 +104,10 @@ impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
         let known = self.rule.version;
         let decoded: Result<T, _> = if version > known {
             if oldest_reader > known {
-                return Err(DecodeError::NewerVersion { stored: version, known });
+                return Err(DecodeError::NewerVersion {
+                    stored: version,
+                    known,
+                });
             }
             stored.decode_lenient()
         } else {

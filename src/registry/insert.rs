@@ -3,7 +3,10 @@
 //! Observers of `On<Add, T>` may look at the player's other components, so they must all be there at once. Bevy's tool
 //! for that, [`BundleWriter`](bevy::ecs::bundle::BundleWriter), is `unsafe` with one contract: everything pushed and
 //! written must be of one world. Here it is one function that holds a single `EntityWorldMut` throughout.
-#![expect(unsafe_code, reason = "the only way to insert a set of components known at run time in one structural change")]
+#![expect(
+    unsafe_code,
+    reason = "the only way to insert a set of components known at run time in one structural change"
+)]
 
 use bevy::{
     ecs::{

@@ -18,6 +18,10 @@ use crate::document::{MigrateError, StoredValue};
 ///     app.persist_with(Rule::<SpawnPoint>::new("spawn_point").private());
 /// }
 /// ```
+#[cfg_attr(
+    not(feature = "server"),
+    expect(dead_code, reason = "only a server stores, so some of it is for servers only")
+)]
 pub struct Rule<T> {
     pub(super) key: &'static str,
     pub(super) private: bool,
@@ -34,7 +38,10 @@ impl<T: Component + Serialize + DeserializeOwned> Rule<T> {
     where
         T: Default,
     {
-        Self { default: Some(T::default), ..Self::optional(key) }
+        Self {
+            default: Some(T::default),
+            ..Self::optional(key)
+        }
     }
 
     /// Absent until the game inserts it, as with [`persist_optional`](super::PersistAppExt::persist_optional).
@@ -53,7 +60,10 @@ impl<T: Component + Serialize + DeserializeOwned> Rule<T> {
     /// Stored, but never sent to any client. See [`PlayerData::PRIVATE`].
     #[must_use]
     pub fn private(self) -> Self {
-        Self { private: true, ..self }
+        Self {
+            private: true,
+            ..self
+        }
     }
 
     /// The version of the stored form (1 if never called) and the steps that lead to it.
@@ -64,13 +74,21 @@ impl<T: Component + Serialize + DeserializeOwned> Rule<T> {
         version: u32,
         migrate: fn(u32, StoredValue) -> Result<StoredValue, MigrateError>,
     ) -> Self {
-        Self { version, oldest_reader: version, migrate, ..self }
+        Self {
+            version,
+            oldest_reader: version,
+            migrate,
+            ..self
+        }
     }
 
     /// The lowest version of the code that may read what this code writes. See [`PlayerData::OLDEST_READER`].
     #[must_use]
     pub fn oldest_reader(self, version: u32) -> Self {
-        Self { oldest_reader: version, ..self }
+        Self {
+            oldest_reader: version,
+            ..self
+        }
     }
 
     pub(super) fn of_player_data(default: Option<fn() -> T>) -> Self

@@ -34,28 +34,41 @@ struct Due {
 
 impl Default for Autosave {
     fn default() -> Self {
-        Self { due: BinaryHeap::new(), started: Instant::now() }
+        Self {
+            due: BinaryHeap::new(),
+            started: Instant::now(),
+        }
     }
 }
 
 /// Schedules a player's first autosave.
 pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
-    let Some(interval) = world.resource::<Server>().settings.autosave else { return };
+    let Some(interval) = world.resource::<Server>().settings.autosave else {
+        return;
+    };
     // Players who were loaded together are not saved together.
     let at = elapsed(world) + interval.mul_f64(fraction(entity));
-    world.resource_mut::<Autosave>().due.push(Reverse(Due { at, entity, ticket }));
+    world
+        .resource_mut::<Autosave>()
+        .due
+        .push(Reverse(Due { at, entity, ticket }));
 }
 
 /// Saves the players whose turn it is.
 pub(super) fn autosave(world: &mut World) {
-    let Some(interval) = world.resource::<Server>().settings.autosave else { return };
+    let Some(interval) = world.resource::<Server>().settings.autosave else {
+        return;
+    };
     let now = elapsed(world);
     while let Some(due) = next_due(&mut world.resource_mut::<Autosave>(), now) {
         let players = &world.resource::<Server>().players;
         if matches!(players.get(&due.entity), Some(Player::Live(live)) if live.ticket == due.ticket) {
             save(world, due.entity, Occasion::Autosave);
             let at = next_turn(due, interval, now);
-            world.resource_mut::<Autosave>().due.push(Reverse(Due { at, ..due }));
+            world
+                .resource_mut::<Autosave>()
+                .due
+                .push(Reverse(Due { at, ..due }));
         }
     }
 }
@@ -72,7 +85,11 @@ fn next_due(autosave: &mut Autosave, now: Duration) -> Option<Due> {
 /// in one update from then on.
 fn next_turn(due: Due, interval: Duration, now: Duration) -> Duration {
     let next = due.at + interval;
-    if next > now { next } else { now + interval.mul_f64(fraction(due.entity)) }
+    if next > now {
+        next
+    } else {
+        now + interval.mul_f64(fraction(due.entity))
+    }
 }
 
 /// An app without time has a clock all the same.
@@ -104,6 +121,9 @@ mod tests {
             assert!(fraction > 0.0 && fraction <= 1.0);
             tenths[((fraction * 10.0) as usize).min(9)] += 1;
         }
-        assert!(tenths.iter().all(|&count| count > 50), "a tenth of the interval is nearly empty: {tenths:?}");
+        assert!(
+            tenths.iter().all(|&count| count > 50),
+            "a tenth of the interval is nearly empty: {tenths:?}"
+        );
     }
 }

@@ -61,7 +61,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn install(app: &mut App) {
     app.init_schedule(FlushPlayerData);
-    app.world_mut().resource_mut::<MainScheduleOrder>().insert_after(Last, FlushPlayerData);
+    app.world_mut()
+        .resource_mut::<MainScheduleOrder>()
+        .insert_after(Last, FlushPlayerData);
     app.add_systems(FlushPlayerData, flush.run_if(exit_was_requested));
 }
 
@@ -84,7 +86,11 @@ fn flush(world: &mut World) {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
     }
     let unsaved = unsaved(server, &answers);
-    let flushed = PlayerDataFlushed { total, unsaved, elapsed: started.elapsed() };
+    let flushed = PlayerDataFlushed {
+        total,
+        unsaved,
+        elapsed: started.elapsed(),
+    };
     conclude(world, &flushed);
     tell(world, ended, answers);
     world.trigger(flushed);
@@ -99,7 +105,9 @@ fn end_everybody(world: &mut World) -> Vec<PlayerSessionEnded> {
     let players: Vec<_> = server.players.drain().collect();
     players
         .into_iter()
-        .filter_map(|(entity, player)| leave::depart(&mut world.into(), entity, player, SessionEnd::ServerExit))
+        .filter_map(|(entity, player)| {
+            leave::depart(&mut world.into(), entity, player, SessionEnd::ServerExit)
+        })
         .collect()
 }
 
@@ -115,13 +123,21 @@ fn await_answers(server: &Server, started: Instant, deadline: Instant, total: us
             return answers;
         }
         if now >= next_progress {
-            info!("saving players: {} of {total} done, {:.0?} left", total - left, deadline - now);
+            info!(
+                "saving players: {} of {total} done, {:.0?} left",
+                total - left,
+                deadline - now
+            );
             next_progress = now + PROGRESS_EVERY;
         }
         // The game loop lives, though it stands here: nobody may take over who is still being saved.
         server.sessions.tick();
         let wait = remaining(deadline.min(next_progress)).min(server.settings.beat);
-        let report = server.reports.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(wait);
+        let report = server
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv_timeout(wait);
         match report {
             Ok(Report::Drained) => return answers,
             // It came too late to be applied. Dropping it gives the lock back.
@@ -176,7 +192,10 @@ fn unsaved(server: &Server, answers: &[Report]) -> Vec<UnsavedPlayer> {
             Some(Err(error)) => error.clone(),
             None => SaveError::Deadline,
         };
-        Some(UnsavedPlayer { player: closing.player, error })
+        Some(UnsavedPlayer {
+            player: closing.player,
+            error,
+        })
     };
     server.closing.iter().filter_map(of).collect()
 }
@@ -186,7 +205,12 @@ fn conclude(world: &mut World, flushed: &PlayerDataFlushed) {
     for UnsavedPlayer { player, error } in &flushed.unsaved {
         error!("player {player} was NOT saved on exit: {error}");
     }
-    info!("saved {} of {} players in {:.0?}", flushed.saved(), flushed.total, flushed.elapsed);
+    info!(
+        "saved {} of {} players in {:.0?}",
+        flushed.saved(),
+        flushed.total,
+        flushed.elapsed
+    );
     if !flushed.unsaved.is_empty() {
         world.write_message(AppExit::error());
     }

@@ -20,7 +20,9 @@ pub(super) fn start_loading(
     mut commands: Commands,
 ) {
     let entity = insert.entity;
-    let Ok(&PersistentPlayer(player)) = persistent.get(entity) else { return };
+    let Ok(&PersistentPlayer(player)) = persistent.get(entity) else {
+        return;
+    };
     match server.players.get(&entity) {
         None => server.waiting.push(entity),
         Some(Player::Loading { player: same, .. }) if *same == player => {}
@@ -36,7 +38,9 @@ pub(super) fn start_loading(
 fn become_another_player(world: &mut World, entity: Entity) {
     leave::leave(&mut world.into(), entity, SessionEnd::Left);
     let types = types(world);
-    let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
+    let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
+        return;
+    };
     entity_mut.remove::<(PlayerSession, PlayerFallback, SaveBlocked)>();
     load::take_data_off(&mut entity_mut, &types);
     // Observers of all this may have sent the new player away.
@@ -62,8 +66,10 @@ fn auto_join(event: On<RenetServerEvent>, mut commands: Commands) {
         ServerEvent::ClientDisconnected { client_id, reason } => {
             debug!("client {client_id} disconnected: {reason}");
             commands.queue(move |world: &mut World| {
-                if let Some(entity) = world.resource_mut::<JoinedClients>().0.remove(&client_id) {
-                    world.despawn(entity);
+                let entity = world.resource_mut::<JoinedClients>().0.remove(&client_id);
+                // It may be gone already, for instance because the same player has joined from elsewhere.
+                if let Some(Ok(entity)) = entity.map(|entity| world.get_entity_mut(entity)) {
+                    entity.despawn();
                 }
             });
         }

@@ -20,9 +20,14 @@ use crate::{
 pub(super) fn register_hooks(world: &mut World) {
     // The state is the first component of the load's insertion, so this hook runs before any other code can touch the
     // data: everything written after it is newer than what was loaded, observers of `On<Add, _>` included.
-    world.register_component_hooks::<PlayerSession>().on_add(begin_watching).on_remove(on_session_removed);
+    world
+        .register_component_hooks::<PlayerSession>()
+        .on_add(begin_watching)
+        .on_remove(on_session_removed);
     // Remove hooks run after all `Despawn` and `Remove` observers: what these change is still saved.
-    world.register_component_hooks::<PersistentPlayer>().on_remove(on_player_removed);
+    world
+        .register_component_hooks::<PersistentPlayer>()
+        .on_remove(on_player_removed);
 }
 
 fn begin_watching(mut world: DeferredWorld, context: HookContext) {
@@ -44,7 +49,9 @@ fn on_player_removed(mut world: DeferredWorld, context: HookContext) {
     let entity = context.entity;
     leave(&mut world, entity, SessionEnd::Left);
     // Also of a load that was not even asked for yet.
-    world.resource_mut::<Waiters>().resolve(entity, &Err(LoadError::Left));
+    world
+        .resource_mut::<Waiters>()
+        .resolve(entity, &Err(LoadError::Left));
     remove_later::<(PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked)>(&mut world, entity);
 }
 
@@ -61,7 +68,9 @@ fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
 ///
 /// Returns whether there was anything to end.
 pub(super) fn leave(world: &mut DeferredWorld, entity: Entity, reason: SessionEnd) -> bool {
-    let Some(player) = world.resource_mut::<Server>().take(entity) else { return false };
+    let Some(player) = world.resource_mut::<Server>().take(entity) else {
+        return false;
+    };
     if let Some(ended) = depart(world, entity, player, reason) {
         world.trigger(ended);
     }
@@ -80,14 +89,20 @@ pub(super) fn depart(
 ) -> Option<PlayerSessionEnded> {
     match player {
         Player::Loading { .. } => {
-            world.resource_mut::<Waiters>().resolve(entity, &Err(LoadError::Left));
+            world
+                .resource_mut::<Waiters>()
+                .resolve(entity, &Err(LoadError::Left));
             None
         }
         Player::Fallback { .. } => None,
         Player::Live(live) => {
             let player = live.player;
             close(world, entity, *live, reason);
-            Some(PlayerSessionEnded { entity, player, reason })
+            Some(PlayerSessionEnded {
+                entity,
+                player,
+                reason,
+            })
         }
     }
 }
@@ -122,12 +137,19 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
 
 /// Takes in the answer to a final save.
 pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>) {
-    let Some(Closing { player, entity }) = world.resource_mut::<Server>().closing.remove(&ticket) else { return };
+    let Some(Closing { player, entity }) = world.resource_mut::<Server>().closing.remove(&ticket) else {
+        return;
+    };
     save::note(world, player, &result);
     if let Err(error) = &result {
         error!("player {player} has left, and what changed since the last save is lost: {error}");
     }
-    world.trigger(PlayerSaved { entity, player, is_final: true, result });
+    world.trigger(PlayerSaved {
+        entity,
+        player,
+        is_final: true,
+        result,
+    });
     world.flush();
 }
 
@@ -145,12 +167,19 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
 }
 
 fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId) {
-    let Ok(mut entity_mut) = world.get_entity_mut(entity) else { return };
+    let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
+        return;
+    };
     entity_mut.remove::<(PlayerLoading, PlayerSession, SaveBlocked)>();
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
-        let reason = LoadError::SessionLocked { server: "another server".to_owned() };
+        let reason = LoadError::SessionLocked {
+            server: "another server".to_owned(),
+        };
         entity_mut.insert(PlayerFallback::new(reason));
-        world.resource_mut::<Server>().players.insert(entity, Player::Fallback { player });
+        world
+            .resource_mut::<Server>()
+            .players
+            .insert(entity, Player::Fallback { player });
     }
 }
 

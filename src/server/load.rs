@@ -6,18 +6,15 @@ use bevy::{ecs::change_detection::Tick, prelude::*};
 use tracing::warn;
 
 use super::{
-    OnLoadFailure, Player, Server, ServerStats, leave,
-    report::Report,
-    save::LiveSession,
-    types,
+    OnLoadFailure, Player, Server, ServerStats, leave, report::Report, save::LiveSession, types,
     wait::Waiters,
 };
 use crate::{
     document::{Document, Entry},
     id::PlayerId,
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSession,
-        SessionEnd,
+        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
+        PlayerSession, SessionEnd,
     },
     registry::{ComponentValue, DataType, DataTypes, DecodeError, insert_together},
     session::{OpenError, Opened, Session},
@@ -59,19 +56,42 @@ fn start_load(world: &mut World, entity: Entity, player: PlayerId) {
     let ticket = server.ticket();
     let reporter = server.reporter.clone();
     let opening = server.sessions.open(player, move |result| {
-        let result = result.map_err(LoadError::from).and_then(|opened| decode(&types, opened));
+        let result = result
+            .map_err(LoadError::from)
+            .and_then(|opened| decode(&types, opened));
         // Nobody is left to hear it after the app is gone; dropping the session then gives the lock back.
-        let _ = reporter.send(Report::Loaded { entity, ticket, result });
+        let _ = reporter.send(Report::Loaded {
+            entity,
+            ticket,
+            result,
+        });
     });
-    server.players.insert(entity, Player::Loading { player, ticket, _opening: opening });
+    server.players.insert(
+        entity,
+        Player::Loading {
+            player,
+            ticket,
+            _opening: opening,
+        },
+    );
     server.entity_of.insert(player, entity);
 }
 
 /// Turns a document into components, off the main thread. Gives the lock back when that fails.
 fn decode(types: &DataTypes, opened: Opened) -> Result<Loaded, LoadError> {
-    let Opened { session, document, first_join, .. } = opened;
+    let Opened {
+        session,
+        document,
+        first_join,
+        ..
+    } = opened;
     match decode_values(types, &document) {
-        Ok(values) => Ok(Loaded { session, document, values, first_join }),
+        Ok(values) => Ok(Loaded {
+            session,
+            document,
+            values,
+            first_join,
+        }),
         Err(error) => {
             session.close(None, |_| ());
             Err(error)
@@ -97,9 +117,11 @@ fn decode_value(
     document: &Document,
 ) -> Option<Result<Box<dyn ComponentValue>, DecodeError>> {
     match document.get(data_type.key) {
-        Some(Entry::Value { version, oldest_reader, value }) => {
-            Some(data_type.codec.load(*version, *oldest_reader, value.clone()))
-        }
+        Some(Entry::Value {
+            version,
+            oldest_reader,
+            value,
+        }) => Some(data_type.codec.load(*version, *oldest_reader, value.clone())),
         Some(Entry::Tombstone) | None => data_type.codec.default_value().map(Ok),
     }
 }
@@ -135,21 +157,35 @@ fn awaiting(world: &World, entity: Entity, awaited: u64) -> Option<PlayerId> {
 }
 
 fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loaded: Loaded) {
-    let Loaded { session, document, values, first_join } = loaded;
+    let Loaded {
+        session,
+        document,
+        values,
+        first_join,
+    } = loaded;
     if !make_room(world, entity, ticket) {
         return;
     }
     // Only now: to whoever captured the player any earlier, all of the data would look removed.
     let live = LiveSession::new(player, ticket, session, document, Tick::new(0));
-    world.resource_mut::<Server>().players.insert(entity, Player::Live(Box::new(live)));
+    world
+        .resource_mut::<Server>()
+        .players
+        .insert(entity, Player::Live(Box::new(live)));
     put_on(world, entity, Box::new(PlayerSession::new(first_join)), values);
     if world.resource_mut::<Server>().live_mut(entity).is_none() {
         return; // An observer of the new components sent the player away.
     }
     world.resource_mut::<ServerStats>().loads += 1;
     super::autosave::begin(world, entity, ticket);
-    let event = PlayerLoaded { entity, player, first_join };
-    world.resource_mut::<Waiters>().resolve(entity, &Ok(event.clone()));
+    let event = PlayerLoaded {
+        entity,
+        player,
+        first_join,
+    };
+    world
+        .resource_mut::<Waiters>()
+        .resolve(entity, &Ok(event.clone()));
     world.trigger(event);
 }
 
@@ -160,13 +196,30 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
     if reaction == OnLoadFailure::Fallback && !make_room(world, entity, ticket) {
         return;
     }
-    world.resource_mut::<Server>().players.insert(entity, Player::Fallback { player });
+    world
+        .resource_mut::<Server>()
+        .players
+        .insert(entity, Player::Fallback { player });
     if reaction == OnLoadFailure::Fallback {
-        let defaults = types(world).iter().filter_map(|data_type| data_type.codec.default_value()).collect();
-        put_on(world, entity, Box::new(PlayerFallback::new(error.clone())), defaults);
+        let defaults = types(world)
+            .iter()
+            .filter_map(|data_type| data_type.codec.default_value())
+            .collect();
+        put_on(
+            world,
+            entity,
+            Box::new(PlayerFallback::new(error.clone())),
+            defaults,
+        );
     }
-    world.resource_mut::<Waiters>().resolve(entity, &Err(error.clone()));
-    world.trigger(PlayerLoadFailed { entity, player, error: error.clone() });
+    world
+        .resource_mut::<Waiters>()
+        .resolve(entity, &Err(error.clone()));
+    world.trigger(PlayerLoadFailed {
+        entity,
+        player,
+        error: error.clone(),
+    });
     if reaction == OnLoadFailure::Disconnect {
         leave::disconnect_and_despawn(world, entity, &error.for_player().to_string());
     }
@@ -215,7 +268,9 @@ impl From<OpenError> for LoadError {
             OpenError::Corrupt { message, .. } => Self::Corrupt { message },
             OpenError::Newer { message, .. } => Self::Newer { message },
             OpenError::Cancelled { .. } => Self::Left,
-            other => Self::Unavailable { message: other.to_string() },
+            other => Self::Unavailable {
+                message: other.to_string(),
+            },
         }
     }
 }

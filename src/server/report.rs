@@ -11,11 +11,22 @@ use crate::{
 /// One answer on its way to the main thread.
 pub(super) enum Report {
     /// A load has ended.
-    Loaded { entity: Entity, ticket: u64, result: Result<load::Loaded, LoadError> },
+    Loaded {
+        entity: Entity,
+        ticket: u64,
+        result: Result<load::Loaded, LoadError>,
+    },
     /// A save of a session that goes on has ended.
-    Saved { entity: Entity, player: PlayerId, result: Result<(), SaveError> },
+    Saved {
+        entity: Entity,
+        player: PlayerId,
+        result: Result<(), SaveError>,
+    },
     /// A final save has ended, and the lock is given back.
-    Closed { ticket: u64, result: Result<(), SaveError> },
+    Closed {
+        ticket: u64,
+        result: Result<(), SaveError>,
+    },
     /// On exit: everything that was asked for has been answered, in reports before this one.
     Drained,
 }
@@ -29,8 +40,16 @@ pub(super) fn apply_reports(world: &mut World) {
 
 pub(super) fn apply(world: &mut World, report: Report) {
     match report {
-        Report::Loaded { entity, ticket, result } => load::apply(world, entity, ticket, result),
-        Report::Saved { entity, player, result } => save::apply(world, entity, player, result),
+        Report::Loaded {
+            entity,
+            ticket,
+            result,
+        } => load::apply(world, entity, ticket, result),
+        Report::Saved {
+            entity,
+            player,
+            result,
+        } => save::apply(world, entity, player, result),
         Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),
         Report::Drained => {}
     }

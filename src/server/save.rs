@@ -43,7 +43,16 @@ impl LiveSession {
         document: Document,
         captured: Tick,
     ) -> Self {
-        Self { player, ticket, session, document, captured, unsaved: false, in_flight: 0, blocked: false }
+        Self {
+            player,
+            ticket,
+            session,
+            document,
+            captured,
+            unsaved: false,
+            in_flight: 0,
+            blocked: false,
+        }
     }
 }
 
@@ -102,13 +111,19 @@ fn new_entry(
     if up_to_date && !may_have_changed(ticks, live.captured, now) {
         return Ok(None);
     }
-    let encode_error = |message| SaveError::Encode { key: data_type.key.to_owned(), message };
+    let encode_error = |message| SaveError::Encode {
+        key: data_type.key.to_owned(),
+        message,
+    };
     let value = catch_unwind(AssertUnwindSafe(|| data_type.codec.store(entity)))
         .map_err(|_| encode_error(format!("the `Serialize` of `{}` panicked", data_type.type_name)))?
         .expect("the component has change ticks, so it is there")
         .map_err(|error| encode_error(error.to_string()))?;
-    let entry =
-        Entry::Value { version: data_type.version, oldest_reader: data_type.oldest_reader, value };
+    let entry = Entry::Value {
+        version: data_type.version,
+        oldest_reader: data_type.oldest_reader,
+        value,
+    };
     Ok((old != Some(&entry)).then_some(NewEntry::Set(entry)))
 }
 
@@ -125,7 +140,12 @@ fn within_limit(document: &Document, limit: usize) -> Result<(), SaveError> {
         return Ok(());
     }
     let (heaviest, heaviest_bytes) = document.heaviest().unwrap_or(("", 0));
-    Err(SaveError::TooLarge { bytes, limit, heaviest: heaviest.to_owned(), heaviest_bytes })
+    Err(SaveError::TooLarge {
+        bytes,
+        limit,
+        heaviest: heaviest.to_owned(),
+        heaviest_bytes,
+    })
 }
 
 /// Answers [`SavePlayer`].
@@ -180,7 +200,11 @@ fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
     live.session.save(live.document.clone(), move |result| {
         let result = result.map(|_| ()).map_err(SaveError::from);
         // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Saved { entity, player, result });
+        let _ = reporter.send(Report::Saved {
+            entity,
+            player,
+            result,
+        });
     });
 }
 
@@ -194,7 +218,12 @@ pub(super) fn apply(world: &mut World, entity: Entity, player: PlayerId, result:
     }
     let lost = result == Err(SaveError::LockLost);
     answer(world, entity, player, result);
-    if lost && world.resource_mut::<Server>().live_mut(entity).is_some_and(|live| live.player == player) {
+    if lost
+        && world
+            .resource_mut::<Server>()
+            .live_mut(entity)
+            .is_some_and(|live| live.player == player)
+    {
         leave::end(world, entity, SessionEnd::LockLost);
     }
 }
@@ -217,7 +246,12 @@ fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<()
         }
     }
     note(world, player, &result);
-    world.trigger(PlayerSaved { entity, player, is_final: false, result });
+    world.trigger(PlayerSaved {
+        entity,
+        player,
+        is_final: false,
+        result,
+    });
     world.flush();
 }
 
@@ -260,11 +294,18 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_however_long_ago_the_last_capture_was() {
-        let ticks = |changed| ComponentTicks { added: Tick::new(1), changed: Tick::new(changed) };
-        let seen = |changed, captured, now| may_have_changed(ticks(changed), Tick::new(captured), Tick::new(now));
+        let ticks = |changed| ComponentTicks {
+            added: Tick::new(1),
+            changed: Tick::new(changed),
+        };
+        let seen =
+            |changed, captured, now| may_have_changed(ticks(changed), Tick::new(captured), Tick::new(now));
         assert!(seen(11, 10, 20));
         assert!(!seen(10, 10, 20));
-        assert!(seen(3, u32::MAX - 5, 20), "the counter has wrapped around in between");
+        assert!(
+            seen(3, u32::MAX - 5, 20),
+            "the counter has wrapped around in between"
+        );
         // Both are too old to be compared, and stay so when Bevy clamps them.
         let oldest = u32::MAX - Tick::MAX.get();
         assert!(seen(11, 10, u32::MAX));

@@ -110,7 +110,10 @@ impl ServerSettings {
                 self.exit_deadline, self.lease_ttl
             ));
         }
-        if self.autosave.is_some_and(|interval| interval.is_zero() || interval > SessionSettings::LONGEST) {
+        if self
+            .autosave
+            .is_some_and(|interval| interval.is_zero() || interval > SessionSettings::LONGEST)
+        {
             return Err("`autosave` is zero or longer than a year: use `None` to turn it off".to_owned());
         }
         Ok(())

@@ -24,7 +24,10 @@ fn exit_on_signal(mut already: Local<bool>, mut exit: MessageWriter<AppExit>) {
 
 #[cfg(unix)]
 mod platform {
-    #![expect(unsafe_code, reason = "only `sigaction` replaces a handler that somebody else installed")]
+    #![expect(
+        unsafe_code,
+        reason = "only `sigaction` replaces a handler that somebody else installed"
+    )]
 
     use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -76,7 +79,9 @@ mod platform {
     pub(super) fn install() {
         // A thread of its own, since it waits for as long as the process lives.
         let spawned = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(|| {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
             while runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
                 RECEIVED.store(true, Ordering::Relaxed);
             }

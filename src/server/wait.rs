@@ -25,7 +25,11 @@ pub struct PlayerDataServer<'w, 's> {
     players: Query<
         'w,
         's,
-        (&'static PersistentPlayer, Option<&'static PlayerSession>, Option<&'static PlayerFallback>),
+        (
+            &'static PersistentPlayer,
+            Option<&'static PlayerSession>,
+            Option<&'static PlayerFallback>,
+        ),
     >,
 }
 
@@ -58,9 +62,11 @@ impl PlayerDataServer<'_, '_> {
     pub fn wait_for_load(&mut self, entity: Entity) -> WaitForLoad {
         let (sender, receiver) = oneshot::channel();
         let outcome = match self.players.get(entity) {
-            Ok((&PersistentPlayer(player), Some(session), _)) => {
-                Some(Ok(PlayerLoaded { entity, player, first_join: session.first_join() }))
-            }
+            Ok((&PersistentPlayer(player), Some(session), _)) => Some(Ok(PlayerLoaded {
+                entity,
+                player,
+                first_join: session.first_join(),
+            })),
             Ok((_, None, Some(fallback))) => Some(Err(fallback.reason().clone())),
             Ok((_, None, None)) => None,
             Err(_) => Some(Err(LoadError::Left)),
@@ -84,7 +90,9 @@ impl Future for WaitForLoad {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // The other end is dropped unanswered only with the whole app.
-        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(LoadError::Left)))
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(LoadError::Left)))
     }
 }
 

@@ -204,7 +204,9 @@ impl Heartbeat {
     fn observe_namesake(&self, leases: &Leases) {
         let mut state = self.lock();
         let ours = |lease: &&ServerLease| lease.name == self.lease.name && lease.server != self.lease.server;
-        let Some(&ServerLease { server, beat, .. }) = leases.servers.iter().find(ours) else { return };
+        let Some(&ServerLease { server, beat, .. }) = leases.servers.iter().find(ours) else {
+            return;
+        };
         let moves = match &state.namesake {
             Some(seen) if seen.server == server => seen.moves + u32::from(seen.beat != beat),
             _ => 0,

@@ -41,7 +41,10 @@ impl PlayerData for CheatScore {
 }
 
 pub fn shared_data(app: &mut App) {
-    app.persist::<Coins>().persist::<Inventory>().persist_optional::<Guild>().persist::<CheatScore>();
+    app.persist::<Coins>()
+        .persist::<Inventory>()
+        .persist_optional::<Guild>()
+        .persist::<CheatScore>();
 }
 
 pub fn id(name: &str) -> PlayerId {
@@ -69,10 +72,23 @@ pub struct Heard(pub Vec<Told>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
-    Loaded { player: PlayerId, first_join: bool },
-    LoadFailed { player: PlayerId, error: LoadError },
-    Saved { player: PlayerId, is_final: bool, result: Result<(), SaveError> },
-    Ended { player: PlayerId, reason: SessionEnd },
+    Loaded {
+        player: PlayerId,
+        first_join: bool,
+    },
+    LoadFailed {
+        player: PlayerId,
+        error: LoadError,
+    },
+    Saved {
+        player: PlayerId,
+        is_final: bool,
+        result: Result<(), SaveError>,
+    },
+    Ended {
+        player: PlayerId,
+        reason: SessionEnd,
+    },
 }
 
 /// A server with the small game.
@@ -95,16 +111,29 @@ pub fn bare_server(store: impl Store, settings: ServerSettings) -> App {
 pub fn observe(app: &mut App) {
     app.init_resource::<Heard>()
         .add_observer(|on: On<PlayerLoaded>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Loaded { player: on.player, first_join: on.first_join });
+            heard.0.push(Told::Loaded {
+                player: on.player,
+                first_join: on.first_join,
+            });
         })
         .add_observer(|on: On<PlayerLoadFailed>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::LoadFailed { player: on.player, error: on.error.clone() });
+            heard.0.push(Told::LoadFailed {
+                player: on.player,
+                error: on.error.clone(),
+            });
         })
         .add_observer(|on: On<PlayerSaved>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Saved { player: on.player, is_final: on.is_final, result: on.result.clone() });
+            heard.0.push(Told::Saved {
+                player: on.player,
+                is_final: on.is_final,
+                result: on.result.clone(),
+            });
         })
         .add_observer(|on: On<PlayerSessionEnded>, mut heard: ResMut<Heard>| {
-            heard.0.push(Told::Ended { player: on.player, reason: on.reason });
+            heard.0.push(Told::Ended {
+                player: on.player,
+                reason: on.reason,
+            });
         });
 }
 
@@ -133,7 +162,9 @@ impl Drive for App {
     #[track_caller]
     fn join_and_load(&mut self, name: &str) -> Entity {
         let entity = self.join(name);
-        self.until(&format!("{name} is loaded"), |world| world.entity(entity).contains::<PlayerSession>());
+        self.until(&format!("{name} is loaded"), |world| {
+            world.entity(entity).contains::<PlayerSession>()
+        });
         entity
     }
 
@@ -146,7 +177,12 @@ impl Drive for App {
     fn until_heard(&mut self, what: &str, wanted: impl Fn(&Told) -> bool) -> Told {
         let mut found = None;
         self.until(what, |world| {
-            found = world.resource::<Heard>().0.iter().find(|told| wanted(told)).cloned();
+            found = world
+                .resource::<Heard>()
+                .0
+                .iter()
+                .find(|told| wanted(told))
+                .cloned();
             found.is_some()
         });
         found.expect("the condition held")
@@ -160,10 +196,13 @@ impl Drive for App {
     fn leave_and_save(&mut self, entity: Entity, name: &str) -> Result<(), SaveError> {
         self.forget();
         self.leave(entity);
-        let told = self.until_heard(&format!("{name}'s final save ends"), |told| {
-            matches!(told, Told::Saved { player, is_final: true, .. } if *player == id(name))
-        });
-        let Told::Saved { result, .. } = told else { unreachable!("only a save was asked for") };
+        let told = self.until_heard(
+            &format!("{name}'s final save ends"),
+            |told| matches!(told, Told::Saved { player, is_final: true, .. } if *player == id(name)),
+        );
+        let Told::Saved { result, .. } = told else {
+            unreachable!("only a save was asked for")
+        };
         result
     }
 
@@ -172,10 +211,13 @@ impl Drive for App {
         self.forget();
         self.world_mut().trigger(SavePlayer { entity });
         self.world_mut().flush();
-        let told = self.until_heard(&format!("{name}'s save ends"), |told| {
-            matches!(told, Told::Saved { player, is_final: false, .. } if *player == id(name))
-        });
-        let Told::Saved { result, .. } = told else { unreachable!("only a save was asked for") };
+        let told = self.until_heard(
+            &format!("{name}'s save ends"),
+            |told| matches!(told, Told::Saved { player, is_final: false, .. } if *player == id(name)),
+        );
+        let Told::Saved { result, .. } = told else {
+            unreachable!("only a save was asked for")
+        };
         result
     }
 
@@ -218,7 +260,9 @@ pub fn row(store: &dyn Store, name: &str) -> Option<Record> {
 
 /// A player's stored document.
 pub fn stored(store: &dyn Store, name: &str) -> Document {
-    let bytes = row(store, name).and_then(|row| row.document).expect("something was saved");
+    let bytes = row(store, name)
+        .and_then(|row| row.document)
+        .expect("something was saved");
     Document::decode(&bytes).expect("what was saved can be read")
 }
 
@@ -250,7 +294,14 @@ pub fn put_bytes(store: &dyn Store, name: &str, bytes: Vec<u8>) {
 pub fn with_value(key: &str, version: u32, value: &impl Serialize) -> Document {
     let mut document = Document::new();
     let value = StoredValue::encode(value).expect("a storable value");
-    document.set(key, Entry::Value { version, oldest_reader: version, value });
+    document.set(
+        key,
+        Entry::Value {
+            version,
+            oldest_reader: version,
+            value,
+        },
+    );
     document
 }
 
@@ -269,13 +320,20 @@ pub struct OtherServer {
 
 impl OtherServer {
     pub fn start(store: &dyn Store, name: &str) -> Self {
-        let this = Self { server: ServerId::random(), name: name.to_owned() };
+        let this = Self {
+            server: ServerId::random(),
+            name: name.to_owned(),
+        };
         this.beat(store);
         this
     }
 
     pub fn beat(&self, store: &dyn Store) {
-        wait(store.lease(Lease { server: self.server, name: self.name.clone() })).expect("the store answers");
+        wait(store.lease(Lease {
+            server: self.server,
+            name: self.name.clone(),
+        }))
+        .expect("the store answers");
     }
 
     pub fn lock(&self, store: &dyn Store, name: &str) -> (LockId, u64) {
@@ -293,7 +351,14 @@ impl OtherServer {
     pub fn write(&self, store: &dyn Store, name: &str, bytes: Vec<u8>) {
         let (lock, fence) = self.lock(store, name);
         let document = Some(bytes.into());
-        let write = Write { player: id(name), lock, fence, seq: 1, document, then: Then::Release };
+        let write = Write {
+            player: id(name),
+            lock,
+            fence,
+            seq: 1,
+            document,
+            then: Then::Release,
+        };
         wait(store.commit(write.into())).expect("the lock is ours");
     }
 
