@@ -43,6 +43,7 @@ macro_rules! conformance {
 conformance! {
     a_lease_registers_the_server_and_each_further_one_raises_its_beat,
     a_lease_shows_every_server,
+    leases_can_be_read_without_raising_one,
     a_server_cannot_change_its_name,
     two_live_servers_of_one_name_are_refused,
     two_live_servers_of_one_name_are_refused_within_one_process,
@@ -125,6 +126,15 @@ async fn a_lease_shows_every_server(rows: Rows) {
         "another server's beat is left alone"
     );
     assert_eq!(beat_of(&leases, b.id), Some(2));
+}
+
+async fn leases_can_be_read_without_raising_one(rows: Rows) {
+    let a = rows.server("a").await;
+    for _ in 0..2 {
+        let leases = rows.connect().leases().await.unwrap();
+        assert_eq!(beat_of(&leases, a.id), Some(1));
+        assert_eq!(leases.servers.len(), 1, "whoever only looks is no server");
+    }
 }
 
 async fn a_server_cannot_change_its_name(rows: Rows) {
