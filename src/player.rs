@@ -71,7 +71,7 @@ pub struct PlayerFallback {
 }
 
 /// The store refuses this player's data (see [`reason`](Self::reason)); what has changed since the last save is in
-/// memory only. It goes away with the next save that succeeds.
+/// memory only. It goes away once the data, as it is by then, is saved.
 #[derive(Component, Clone, Debug)]
 #[component(immutable, clone_behavior = Ignore)]
 pub struct SaveBlocked {

@@ -94,6 +94,34 @@ fn a_save_that_fails_is_reported_and_the_next_one_carries_its_data() {
 }
 
 #[test]
+fn an_older_save_that_lands_does_not_unblock_data_that_was_refused_since() {
+    let (mut app, _, faults) = start(ServerSettings {
+        document_limit: 1000,
+        ..quick("a")
+    });
+    let ada = app.join_and_load("ada");
+    app.set(ada, Coins(1));
+    faults.fail_next(Op::Commit, 1, Fault::Hang);
+    app.world_mut().trigger(SavePlayer { entity: ada });
+    app.until("the save is running", |_| faults.injected(Op::Commit) > 0);
+    app.set(ada, Guild("g".repeat(2000)));
+    assert!(matches!(app.save(ada, "ada"), Err(SaveError::TooLarge { .. })));
+    app.forget();
+    faults.resume();
+    app.until_heard("the older save ends", |told| {
+        matches!(told, Told::Saved { result: Ok(()), .. })
+    });
+    assert!(
+        app.component::<SaveBlocked>(ada).is_some(),
+        "the data is refused as it is"
+    );
+
+    app.set(ada, Guild("small".to_owned()));
+    assert_eq!(app.save(ada, "ada"), Ok(()));
+    assert!(app.component::<SaveBlocked>(ada).is_none());
+}
+
+#[test]
 fn a_final_save_is_tried_until_the_store_is_back() {
     let (mut app, rows, faults) = start(impatient());
     let ada = app.join_and_load("ada");

@@ -227,7 +227,10 @@ pub(crate) fn warn_about_channels(resource: &str, channels: PlayerDataChannels) 
 
 #[cfg(test)]
 mod tests {
-    use bevy_renet::renet::{RenetClient, RenetServer};
+    #[cfg(feature = "client")]
+    use bevy_renet::renet::RenetClient;
+    #[cfg(feature = "server")]
+    use bevy_renet::renet::RenetServer;
 
     use super::*;
 

@@ -236,7 +236,8 @@ fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<()
         Err(_) => None, // Says nothing about the data.
     };
     if let (Some(live), Some(blocked)) = (world.resource_mut::<Server>().live_mut(entity), blocked)
-        && (blocked.is_some() || live.blocked)
+        // An older save that lands says nothing about data that no save has yet.
+        && (blocked.is_some() || (live.blocked && !live.unsaved))
     {
         live.blocked = blocked.is_some();
         match (world.get_entity_mut(entity), blocked) {
