@@ -23,7 +23,9 @@ pub use error::{ErrorKind, LoadError, SaveError};
 /// }
 /// ```
 ///
-/// Clients that connect get such an entity by themselves, unless auto-join is turned off.
+/// Clients that connect get such an entity by themselves, unless auto-join is turned off. Entities that are still there
+/// when the app exits are saved then; that takes an [`AppExit`], which an app that merely stops being updated (such as
+/// one run with `ScheduleRunnerPlugin::run_once`) never gets.
 ///
 /// Removing this component is leaving as well: the data is saved and unlocked, and what stays on the entity is
 /// no longer persisted. It is immutable; to change the player, spawn another entity. A clone of the entity is no player:

@@ -122,6 +122,34 @@ fn an_older_save_that_lands_does_not_unblock_data_that_was_refused_since() {
 }
 
 #[test]
+fn a_game_that_asks_for_a_save_in_every_update_of_an_outage_fills_no_memory() {
+    let (mut app, rows, faults) = start(quick("a"));
+    let ada = app.join_and_load("ada");
+    faults.hang();
+    app.forget();
+    for round in 1..=500 {
+        app.set(ada, Coins(round));
+        app.world_mut().trigger(SavePlayer { entity: ada });
+        app.update();
+    }
+    let queued = app
+        .world_mut()
+        .run_system_cached(|server: PlayerDataServer| server.queue_len_of(id("ada")))
+        .unwrap();
+    assert!(queued <= 64, "{queued} saves are waiting");
+    assert!(
+        app.heard()
+            .iter()
+            .any(|told| matches!(told, Told::Saved { result: Err(_), .. })),
+        "the game hears of it"
+    );
+    faults.resume();
+    faults.clear();
+    assert_eq!(app.leave_and_save(ada, "ada"), Ok(()));
+    assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(500)));
+}
+
+#[test]
 fn a_final_save_is_tried_until_the_store_is_back() {
     let (mut app, rows, faults) = start(impatient());
     let ada = app.join_and_load("ada");

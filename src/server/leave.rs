@@ -24,7 +24,8 @@ pub(super) fn register_hooks(world: &mut World) {
         .register_component_hooks::<PlayerSession>()
         .on_add(begin_watching)
         .on_remove(on_session_removed);
-    // Remove hooks run after all `Despawn` and `Remove` observers: what these change is still saved.
+    // Remove hooks run after all `Despawn` and `Remove` observers: what these change is still saved. (What the remove
+    // hook of a game's own component changes may come too late.)
     world
         .register_component_hooks::<PersistentPlayer>()
         .on_remove(on_player_removed);
@@ -115,7 +116,11 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
     let now = world.change_tick();
     let types = types(world);
     let limit = world.resource::<Server>().settings.document_limit;
-    let captured = save::capture(&types, &mut live, world.entity(entity), now, limit);
+    let captured = match world.get_entity(entity) {
+        Ok(entity) => save::capture(&types, &mut live, entity, now, limit),
+        // It went without a despawn (`World::clear_all`): what was captured last is what there is.
+        Err(_) => Ok(()),
+    };
     let mut server = world.resource_mut::<Server>();
     let ticket = server.ticket();
     server.closing.insert(ticket, Closing { player, entity });
@@ -156,26 +161,33 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
 /// Ends the session of an entity that is still there, for another reason than its own leaving, and does with it what
 /// the settings say.
 pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
-    let policy = world.resource::<Server>().settings.on_session_lost;
-    let player = world.resource::<Server>().players.get(&entity).map(Player::id);
+    let server = world.resource::<Server>();
+    let policy = server.settings.on_session_lost;
+    let holder = match reason {
+        SessionEnd::Replaced => server.settings.name.clone(),
+        _ => "another server".to_owned(),
+    };
+    // Who was still loading has nothing to play on.
+    let loaded = server
+        .players
+        .get(&entity)
+        .filter(|player| !matches!(player, Player::Loading { .. }));
+    let player = loaded.map(Player::id);
     leave(&mut world.into(), entity, reason);
     world.flush();
     match (policy, player) {
-        (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player),
+        (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player, holder),
         _ => disconnect_and_despawn(world, entity, &reason.to_string()),
     }
 }
 
-fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId) {
+fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, holder: String) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };
-    entity_mut.remove::<(PlayerLoading, PlayerSession, SaveBlocked)>();
+    entity_mut.remove::<(PlayerSession, SaveBlocked)>();
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
-        let reason = LoadError::SessionLocked {
-            server: "another server".to_owned(),
-        };
-        entity_mut.insert(PlayerFallback::new(reason));
+        entity_mut.insert(PlayerFallback::new(LoadError::SessionLocked { server: holder }));
         world
             .resource_mut::<Server>()
             .players

@@ -180,17 +180,31 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         None => return debug!("`SavePlayer` for {entity}, which is no player"),
     };
     let player = live.player;
-    let captured = capture(&types(world), &mut live, world.entity(entity), now, limit);
-    let is_due = occasion == Occasion::Request || (live.unsaved && live.in_flight == 0);
+    let outcome = match world.get_entity(entity) {
+        Ok(entity) => capture(&types(world), &mut live, entity, now, limit),
+        // It went without a despawn (`World::clear_all`): what was captured last is what there is.
+        Err(_) => Ok(()),
+    };
+    let outcome = outcome.and_then(|()| match occasion {
+        Occasion::Request if live.in_flight >= MOST_IN_FLIGHT => Err(SaveError::Unavailable {
+            message: format!("{MOST_IN_FLIGHT} saves of this player are waiting for it already"),
+        }),
+        Occasion::Request => Ok(true),
+        Occasion::Autosave => Ok(live.unsaved && live.in_flight == 0),
+    });
     let mut server = world.resource_mut::<Server>();
-    if captured.is_ok() && is_due {
+    if outcome == Ok(true) {
         queue(&server, entity, &mut live);
     }
     server.players.insert(entity, Player::Live(live));
-    if let Err(error) = captured {
+    if let Err(error) = outcome {
         answer(world, entity, player, Err(error));
     }
 }
+
+/// How many saves of one player may wait at once, so that a game that asks in every update fills no memory while the
+/// store is down. What is refused is saved by the next autosave.
+const MOST_IN_FLIGHT: u32 = 64;
 
 /// Hands what was captured to the session's queue.
 fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {

@@ -37,7 +37,9 @@ pub struct ServerSettings {
     pub lease_ttl: Duration,
     /// How often each changed player is saved; `None` turns autosave off. Default: 30 s.
     pub autosave: Option<Duration>,
-    /// How long a load may take, counted from the spawn, waiting for another server's session included. Default: 40 s.
+    /// How long a load may take, counted from the spawn, waiting for another server's session included. Make it longer
+    /// than [`lease_ttl`](Self::lease_ttl), so that a player whose server has crashed gets in at the first try.
+    /// Default: 40 s.
     pub load_timeout: Duration,
     /// How long saving everybody may take when the app exits. Default: 25 s.
     pub exit_deadline: Duration,

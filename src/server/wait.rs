@@ -34,7 +34,8 @@ pub struct PlayerDataServer<'w, 's> {
 }
 
 impl PlayerDataServer<'_, '_> {
-    /// The entity that speaks for `player` on this server, whatever its state.
+    /// The entity that speaks for `player` on this server, from the update after its spawn until it leaves; `None` also
+    /// for a player whose session was lost.
     #[must_use]
     pub fn entity_of(&self, player: PlayerId) -> Option<Entity> {
         self.server.entity_of.get(&player).copied()
