@@ -1,5 +1,6 @@
 //! Autosave: every changed player once per interval, spread over it.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Stored data meets code that is older, newer, or expects something else.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::collections::BTreeMap;

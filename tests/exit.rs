@@ -1,5 +1,6 @@
 //! The app exits: everybody is saved, in parallel and in time, or named.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! The game's own code interferes at awkward moments: it despawns, saves, panics, clones and replaces.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::{
@@ -73,31 +74,37 @@ fn a_player_component_removed_at_the_very_end_of_the_loading_leaves_no_session()
     assert_eq!(stored_value::<Coins>(&store, "ada"), Some(Coins(412)));
 }
 
-#[test]
-fn an_observer_that_panics_at_exit_keeps_nobody_from_being_saved() {
-    let (mut app, store) = start();
+fn join_twenty_with_five_coins(app: &mut App) -> Vec<String> {
     let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     for name in &names {
         let player = app.join_and_load(name);
         app.set(player, Coins(5));
     }
+    names
+}
+
+#[track_caller]
+fn assert_saved_and_unlocked(store: &MemoryStore, names: &[String]) {
+    for name in names {
+        assert!(!is_locked(store, name), "{name}");
+        assert_eq!(stored_value::<Coins>(store, name), Some(Coins(5)), "{name}");
+    }
+}
+
+#[test]
+fn an_observer_that_panics_at_exit_keeps_nobody_from_being_saved() {
+    let (mut app, store) = start();
+    let names = join_twenty_with_five_coins(&mut app);
     app.add_observer(|_: On<PlayerSessionEnded>| panic!("injected"));
     assert!(catch_unwind(AssertUnwindSafe(|| app.exit())).is_err());
     drop(app);
-    for name in &names {
-        assert!(!is_locked(&store, name), "{name}");
-        assert_eq!(stored_value::<Coins>(&store, name), Some(Coins(5)), "{name}");
-    }
+    assert_saved_and_unlocked(&store, &names);
 }
 
 #[test]
 fn an_observer_of_saves_that_panics_at_exit_keeps_nobody_from_being_saved() {
     let (mut app, store, faults) = start_faulty(quick("a"));
-    let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
-    for name in &names {
-        let player = app.join_and_load(name);
-        app.set(player, Coins(5));
-    }
+    let names = join_twenty_with_five_coins(&mut app);
     let slow = Duration::from_millis(20)..=Duration::from_millis(200);
     faults.set_rates(FaultRates {
         latency: slow,
@@ -106,10 +113,7 @@ fn an_observer_of_saves_that_panics_at_exit_keeps_nobody_from_being_saved() {
     app.add_observer(|_: On<PlayerSaved>| panic!("injected"));
     assert!(catch_unwind(AssertUnwindSafe(|| app.exit())).is_err());
     drop(app);
-    for name in &names {
-        assert!(!is_locked(&store, name), "{name}");
-        assert_eq!(stored_value::<Coins>(&store, name), Some(Coins(5)), "{name}");
-    }
+    assert_saved_and_unlocked(&store, &names);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A player joins, plays, leaves and comes back.
 
+#[path = "support/server.rs"]
 mod support;
 
 use bevy::{

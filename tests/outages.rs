@@ -1,5 +1,6 @@
 //! The store is down, slow, or loses its replies, and nothing of the player's is lost or overwritten.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::time::Duration;

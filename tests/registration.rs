@@ -1,5 +1,6 @@
 //! What can't be persisted is refused when the app is built, by name.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,6 @@
 //! Two servers, one store: a player is in one session at a time, whoever crashes, pauses or steals.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The whole path over real UDP on loopback, with netcode's connect tokens.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::{

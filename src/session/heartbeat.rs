@@ -226,8 +226,10 @@ impl Heartbeat {
             }
         } else if self.enter(LeaseState::Refused) {
             error!(
-                "another running server is already named `{}`: give each server a name of its own",
-                self.lease.name
+                "{}",
+                StoreError::NameTaken {
+                    name: self.lease.name.clone()
+                }
             );
         }
     }

@@ -6,7 +6,6 @@
 )]
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -24,28 +23,11 @@ use bevy_renet::{
 };
 use serde::{Deserialize, Serialize};
 
+mod game;
+pub use game::{Coins, Guild, Inventory};
+
 /// One tick, at 60 Hz.
 pub const TICK: Duration = Duration::from_micros(16_667);
-
-#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Coins(pub u64);
-impl PlayerData for Coins {
-    const KEY: &'static str = "coins";
-}
-
-#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Inventory(pub BTreeMap<String, u32>);
-impl PlayerData for Inventory {
-    const KEY: &'static str = "inventory";
-}
-
-/// Optional and immutable.
-#[derive(Component, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[component(immutable)]
-pub struct Guild(pub String);
-impl PlayerData for Guild {
-    const KEY: &'static str = "guild";
-}
 
 /// Something that may be large.
 #[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

@@ -1,7 +1,7 @@
 //! What the tests of the server's flows share: a small game, and short ways to drive it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_player_data::{
@@ -13,25 +13,8 @@ use bevy_player_data::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Coins(pub u64);
-impl PlayerData for Coins {
-    const KEY: &'static str = "coins";
-}
-
-#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Inventory(pub BTreeMap<String, u32>);
-impl PlayerData for Inventory {
-    const KEY: &'static str = "inventory";
-}
-
-/// Optional and immutable.
-#[derive(Component, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[component(immutable)]
-pub struct Guild(pub String);
-impl PlayerData for Guild {
-    const KEY: &'static str = "guild";
-}
+mod game;
+pub use game::{Coins, Guild, Inventory};
 
 #[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct CheatScore(pub f32);
