@@ -1,8 +1,12 @@
 //! Who is who: the identifiers that every other module shares.
 //!
-//! This module owns [`PlayerId`] and nothing else; it knows neither Bevy nor storage.
+//! This module owns [`PlayerId`], [`PurchaseId`] and [`ProductId`], and nothing else; it knows neither Bevy nor storage.
+
+mod text;
 
 use std::{fmt, str::FromStr};
+
+pub use text::{InvalidId, ProductId, PurchaseId};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

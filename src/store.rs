@@ -16,11 +16,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::id::PlayerId;
+pub use crate::id::{ProductId, PurchaseId};
 
 mod arc;
 #[cfg(feature = "testing")]
 mod faulty;
 mod memory;
+mod receipt;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -28,6 +30,7 @@ mod sqlite;
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, FaultRates, Faults, FaultyStore, Op};
 pub use memory::MemoryStore;
+pub use receipt::{Arrivals, Enqueued, NewReceipt, Notice, Outcome, ReceiptState, Settlement, StoredReceipt};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteSettings, SqliteStore};
 
@@ -81,8 +84,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// That of the first write that is refused: [`StoreError::LockLost`], [`StoreError::Superseded`]. Further
-    /// [`StoreError::Rejected`] (a player named twice, a sequence number of zero, a document too big to store),
-    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    /// [`StoreError::NotSettled`], [`StoreError::Rejected`] (a player named twice, a sequence number of zero, a document
+    /// too big to store), [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;
 
     /// Reads a player's last saved record without taking or changing any lock.
@@ -98,12 +101,54 @@ pub trait Store: Send + Sync + 'static {
     fn list(&self, after: Option<PlayerId>, limit: usize)
     -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>>;
 
-    /// Deletes a player's record for good; `false` when there was none.
+    /// Deletes a player's record for good; `false` when there was none. Of the player's receipts the bare purchase ids
+    /// stay, so that a callback which is repeated later is still known.
     ///
     /// # Errors
     /// [`StoreError::SessionLocked`] while a server that has a row holds the player's lock,
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Hands in that a purchase was paid, or is refunded. Any process may do so, at any time and as often as it likes.
+    ///
+    /// It never changes a receipt's state: a paid one waits as [`Pending`](ReceiptState::Pending), a refund is a mark on
+    /// it. What changed is an [arrival](Self::arrivals).
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the purchase is known with another player or product; [`StoreError::Rejected`] for
+    /// a payload above [`NewReceipt::PAYLOAD_LIMIT`]; [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>>;
+
+    /// One receipt.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>>;
+
+    /// A player's [open](StoredReceipt::is_open) receipts, in the order in which they were handed in.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>>;
+
+    /// Up to `limit` of a player's receipts, the newest first, beginning below the number `before`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>>;
+
+    /// Whose receipts were handed in, or marked for a refund, since a look that ended at `since`; `None` reports nobody
+    /// and only says where to look from. Meant to be asked every few seconds, so a look that finds nothing new costs next
+    /// to nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>>;
 }
 
 /// Identifies one *boot* of a server: a restart under the same name gets a new one.
@@ -239,8 +284,9 @@ impl From<Write> for Commit {
 ///    write that released the lock);
 /// 4. `seq` is lower than the row's → [`Superseded`](StoreError::Superseded);
 /// 5. the lock is free → [`LockLost`](StoreError::LockLost);
-/// 6. otherwise it is accepted: the document (if any) replaces the stored one, `version` goes up by one, `last_seq`
-///    becomes `seq`, and the lock is kept or released.
+/// 6. a receipt that cannot be settled as asked → [`NotSettled`](StoreError::NotSettled), see [`Outcome`];
+/// 7. otherwise it is accepted: the document (if any) replaces the stored one, the receipts are settled, `version` goes
+///    up by one, `last_seq` becomes `seq`, and the lock is kept or released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Whose record.
@@ -253,6 +299,8 @@ pub struct Write {
     pub seq: u64,
     /// The new document, or `None` to leave the stored one as it is.
     pub document: Option<Bytes>,
+    /// The receipts whose awards (or whose revocations) the document contains, in the order in which they happened.
+    pub settle: Vec<Settlement>,
     /// What becomes of the lock.
     pub then: Then,
 }
@@ -352,6 +400,24 @@ pub enum StoreError {
     Rejected {
         /// Why, and what to do about it.
         message: String,
+    },
+    /// A write would settle a receipt in a way that its state does not allow (it was settled by somebody else, is another
+    /// player's, or is unknown). Nothing changed. The session knows something that isn't so: end it without saving.
+    #[error("purchase `{purchase}` of player {player} cannot be settled: {message}")]
+    NotSettled {
+        /// Whose write.
+        player: PlayerId,
+        /// Which purchase.
+        purchase: PurchaseId,
+        /// What is in the way.
+        message: String,
+    },
+    /// The purchase is known with another player or product. Nothing changed: the first one stands. Look at what the
+    /// payment provider sends.
+    #[error("purchase `{purchase}` is known already, with another player or product")]
+    Conflict {
+        /// Which purchase.
+        purchase: PurchaseId,
     },
     /// Another live server has this server's name. Give each server a name of its own.
     #[error("another running server is already named `{name}`: give each server a name of its own")]

@@ -230,7 +230,7 @@ async fn a_server_that_lost_a_lock_changes_nothing_and_asks_the_store_only_once(
     };
     let (first, second) = (save(&mut ada, 2), save(&mut ada, 3));
     assert_eq!(first.answer().await, Err(lost.clone()));
-    assert!(ada.is_lost());
+    assert!(ada.is_over());
     assert_eq!(second.answer().await, Err(lost.clone()));
     assert_eq!(close(ada, 4).answer().await, Err(lost));
     assert_eq!(
@@ -274,7 +274,7 @@ async fn of_two_servers_that_ask_at_once_one_gets_the_player_and_the_other_a_cle
     };
     let held_by = a.record("ada").await.lock.and_then(|holder| holder.name);
     assert_eq!(held_by.as_ref(), Some(server));
-    assert!(!winner.session.is_lost());
+    assert!(!winner.session.is_over());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1068,7 +1068,7 @@ fn save(session: &mut Session, coins: u64) -> Answer<Result<Saved, SaveError>> {
 
 fn close(session: Session, coins: u64) -> Answer<Result<Saved, SaveError>> {
     let (done, answer) = answer();
-    session.close(Some(document(coins)), done);
+    session.close(Some(document(coins).into()), done);
     answer
 }
 
@@ -1207,6 +1207,7 @@ impl Server {
             fence,
             seq: 1,
             document,
+            settle: Vec::new(),
             then: Then::Release,
         };
         store.commit(write.into()).await.unwrap();

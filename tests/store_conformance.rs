@@ -690,6 +690,7 @@ async fn a_release_frees_the_lock(rows: Rows) {
     let mut session = a.session(ADA).await;
     session.save("coins").await.unwrap();
     let write = Write {
+        settle: Vec::new(),
         then: Then::Release,
         ..session.write("final")
     };
@@ -712,6 +713,7 @@ async fn a_release_whose_reply_was_lost_succeeds_again(rows: Rows) {
     let a = rows.server("a").await;
     let mut session = a.session(ADA).await;
     let write = Write {
+        settle: Vec::new(),
         then: Then::Release,
         ..session.write("final")
     };
@@ -750,6 +752,7 @@ async fn a_late_release_does_not_free_the_next_sessions_lock(rows: Rows) {
     let mut first = a.session(ADA).await;
     let release = Write {
         document: None,
+        settle: Vec::new(),
         then: Then::Release,
         ..first.write("")
     };

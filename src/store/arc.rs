@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, Store, StoreError,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
+    PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::PlayerId;
 
@@ -42,5 +43,30 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
         (**self).erase(player)
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        (**self).enqueue(receipt, notice)
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        (**self).receipt(purchase)
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        (**self).open_receipts(player)
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        (**self).receipts_of(player, before, limit)
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        (**self).arrivals(since)
     }
 }

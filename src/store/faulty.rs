@@ -9,7 +9,8 @@ use std::{fmt, sync::Arc};
 use tokio::time::sleep;
 
 use super::{
-    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, Store, StoreError,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
+    PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::PlayerId;
 
@@ -171,6 +172,41 @@ impl Store for FaultyStore {
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(self.call(Op::Erase, move |store| {
             Box::pin(async move { store.erase(player).await })
+        }))
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        Box::pin(self.call(Op::Enqueue, move |store| {
+            Box::pin(async move { store.enqueue(receipt, notice).await })
+        }))
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        Box::pin(self.call(Op::Receipts, move |store| {
+            Box::pin(async move { store.receipt(purchase).await })
+        }))
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(self.call(Op::Receipts, move |store| {
+            Box::pin(async move { store.open_receipts(player).await })
+        }))
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(self.call(Op::Receipts, move |store| {
+            Box::pin(async move { store.receipts_of(player, before, limit).await })
+        }))
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        Box::pin(self.call(Op::Arrivals, move |store| {
+            Box::pin(async move { store.arrivals(since).await })
         }))
     }
 }

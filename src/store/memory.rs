@@ -5,7 +5,8 @@
 //! dropped. Nothing survives the last handle of all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,9 +15,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, ServerLease, Store,
-    StoreError, now,
-    rules::{self, Grant, LockState, Verdict},
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
+    PurchaseId, ReceiptState, Record, ServerId, ServerLease, Store, StoreError, StoredReceipt, Write, now,
+    rules::{self, Arrival, Grant, LockState, Settling, Verdict},
 };
 use crate::id::PlayerId;
 
@@ -63,6 +64,9 @@ struct Tables {
     names: HashMap<String, NameHold>,
     /// The id of the newest connection.
     connections: u64,
+    receipts: HashMap<PurchaseId, StoredReceipt>,
+    /// Whose receipts were handed in or marked for a refund, in that order.
+    arrivals: Vec<PlayerId>,
 }
 
 struct Row {
@@ -163,6 +167,45 @@ impl Store for MemoryStore {
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move { self.connection.tables().erase(player) })
     }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        Box::pin(async move { self.connection.tables().enqueue(receipt, notice) })
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().receipts.get(&purchase).cloned()) })
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(async move {
+            let mut receipts = self
+                .connection
+                .tables()
+                .receipts_where(|receipt| receipt.player == Some(player) && receipt.is_open());
+            receipts.sort_by_key(|receipt| receipt.number);
+            Ok(receipts)
+        })
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(async move {
+            let mut receipts = self.connection.tables().receipts_where(|receipt| {
+                receipt.player == Some(player) && before.is_none_or(|before| receipt.number < before)
+            });
+            receipts.sort_by_key(|receipt| Reverse(receipt.number));
+            receipts.truncate(limit);
+            Ok(receipts)
+        })
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().arrivals(since)) })
+    }
 }
 
 impl Connection {
@@ -257,6 +300,7 @@ impl Tables {
             .iter()
             .map(|write| rules::judge_write(self.players.get(&write.player).map(|row| row.state), write))
             .collect::<Result<Vec<_>, _>>()?;
+        let settled = self.settle(&commit.writes, &verdicts)?;
 
         let mut versions = Vec::with_capacity(verdicts.len());
         for (write, verdict) in commit.writes.into_iter().zip(verdicts) {
@@ -273,7 +317,92 @@ impl Tables {
             }
             versions.push(row.state.version);
         }
+        self.receipts.extend(settled);
         Ok(Committed { versions })
+    }
+
+    /// What the settlements of all accepted writes make of their receipts. Changes nothing yet.
+    fn settle(
+        &self,
+        writes: &[Write],
+        verdicts: &[Verdict],
+    ) -> Result<HashMap<PurchaseId, StoredReceipt>, StoreError> {
+        let mut settled = HashMap::new();
+        let accepted = writes
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, verdict)| **verdict != Verdict::Landed);
+        for (write, settlement) in
+            accepted.flat_map(|(write, _)| write.settle.iter().map(move |s| (write, s)))
+        {
+            let id = &settlement.purchase;
+            let receipt = settled.get(id).or_else(|| self.receipts.get(id));
+            if rules::judge_settlement(receipt, write, settlement)? == Settling::Anew
+                && let Some(mut receipt) = receipt.cloned()
+            {
+                receipt.state = settlement.outcome.state();
+                receipt.note = settlement.outcome.note().map(str::to_owned);
+                receipt.settled_fence = Some(write.fence);
+                receipt.settled_at = Some(now());
+                settled.insert(id.clone(), receipt);
+            }
+        }
+        Ok(settled)
+    }
+
+    fn enqueue(&mut self, new: NewReceipt, notice: Notice) -> Result<Enqueued, StoreError> {
+        let arrival = rules::judge_arrival(self.receipts.get(&new.purchase), &new, notice)?;
+        let (player, number) = (new.player, self.receipts.len() as u64 + 1);
+        let receipt = self
+            .receipts
+            .entry(new.purchase)
+            .or_insert_with_key(|purchase| StoredReceipt {
+                number,
+                purchase: purchase.clone(),
+                player: Some(player),
+                product: Some(new.product),
+                state: ReceiptState::Pending,
+                refund_requested: false,
+                settled_fence: None,
+                note: None,
+                payload: new.payload,
+                received_at: now(),
+                settled_at: None,
+            });
+        receipt.refund_requested |= match arrival {
+            Arrival::Insert { refund_requested } => refund_requested,
+            Arrival::MarkForRefund => true,
+            Arrival::Again => false,
+        };
+        let is_new = arrival != Arrival::Again;
+        if is_new {
+            self.arrivals.push(player);
+        }
+        Ok(Enqueued {
+            receipt: receipt.clone(),
+            is_new,
+        })
+    }
+
+    fn receipts_where(&self, wanted: impl Fn(&StoredReceipt) -> bool) -> Vec<StoredReceipt> {
+        self.receipts
+            .values()
+            .filter(|receipt| wanted(receipt))
+            .cloned()
+            .collect()
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> Arrivals {
+        let newest = self.arrivals.len() as u64;
+        let since = since.and_then(|since| usize::try_from(since).ok());
+        let new = since
+            .and_then(|since| self.arrivals.get(since..))
+            .unwrap_or_default();
+        let players: BTreeSet<_> = new.iter().copied().collect();
+        Arrivals {
+            players: players.into_iter().collect(),
+            newest,
+        }
     }
 
     fn peek(&self, player: PlayerId) -> Option<Record> {
@@ -297,6 +426,13 @@ impl Tables {
             .and_then(|held| self.servers.get(&held.server))
             .map(|row| row.name.clone());
         rules::check_erase(player, held, name)?;
+        for receipt in self
+            .receipts
+            .values_mut()
+            .filter(|receipt| receipt.player == Some(player))
+        {
+            (receipt.player, receipt.product, receipt.payload, receipt.note) = (None, None, None, None);
+        }
         Ok(self.players.remove(&player).is_some())
     }
 }

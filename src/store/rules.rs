@@ -6,7 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::{Acquire, Commit, LockHolder, LockId, ServerId, ServerLease, StoreError, Then, Write};
+use super::{
+    Acquire, Commit, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId, ServerLease,
+    Settlement, StoreError, StoredReceipt, Then, Write,
+};
 use crate::id::PlayerId;
 
 /// The largest fence, version or sequence number: what fits into the signed 64-bit integers of SQL.
@@ -193,6 +196,106 @@ pub(super) fn check_name(server: ServerId, registered: Option<&str>, name: &str)
         ))),
         _ => Ok(()),
     }
+}
+
+/// What settling a receipt does to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settling {
+    /// It has been settled so before, by this session: nothing is to be changed.
+    Again,
+    /// It is to get the outcome's state and note, and the write's fence.
+    Anew,
+}
+
+/// Judges one settlement of an accepted `write` on its receipt, as [`Outcome`] documents.
+pub(super) fn judge_settlement(
+    receipt: Option<&StoredReceipt>,
+    write: &Write,
+    settlement: &Settlement,
+) -> Result<Settling, StoreError> {
+    let refuse = |message: String| {
+        Err(StoreError::NotSettled {
+            player: write.player,
+            purchase: settlement.purchase.clone(),
+            message,
+        })
+    };
+    let Some(receipt) = receipt else {
+        return refuse("there is no such receipt".to_owned());
+    };
+    if receipt.player != Some(write.player) {
+        return refuse("it is not this player's".to_owned());
+    }
+    let ours = receipt.settled_fence == Some(write.fence);
+    match (receipt.state, &settlement.outcome) {
+        (ReceiptState::Pending, Outcome::Granted | Outcome::Refused { .. }) => Ok(Settling::Anew),
+        (ReceiptState::Pending | ReceiptState::Granted, Outcome::Refunded { .. })
+            if receipt.refund_requested =>
+        {
+            Ok(Settling::Anew)
+        }
+        // An earlier write of this session landed, and its answer was lost. Since then it may have gone on to the refund.
+        (ReceiptState::Granted | ReceiptState::Refunded, Outcome::Granted)
+        | (ReceiptState::Refused, Outcome::Refused { .. })
+        | (ReceiptState::Refunded, Outcome::Refunded { .. })
+            if ours =>
+        {
+            Ok(Settling::Again)
+        }
+        (state, Outcome::Refunded { .. }) if !receipt.refund_requested => {
+            refuse(format!("it is {state}, and no refund was asked for"))
+        }
+        (state, outcome) => refuse(format!(
+            "it is {state} already, and can't become {}",
+            outcome.state()
+        )),
+    }
+}
+
+/// What handing in a receipt does to the one that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// There is none: it is to be inserted, with this mark for a refund.
+    Insert { refund_requested: bool },
+    /// It is to be marked for a refund.
+    MarkForRefund,
+    /// It is known: nothing is to be changed.
+    Again,
+}
+
+/// Judges a receipt that is handed in on what is stored under its id.
+pub(super) fn judge_arrival(
+    known: Option<&StoredReceipt>,
+    receipt: &NewReceipt,
+    notice: Notice,
+) -> Result<Arrival, StoreError> {
+    let length = receipt.payload.as_ref().map_or(0, bytes::Bytes::len);
+    if length > NewReceipt::PAYLOAD_LIMIT {
+        return Err(StoreError::rejected(format_args!(
+            "the payload of purchase `{}` has {length} bytes, and at most {} are kept",
+            receipt.purchase,
+            NewReceipt::PAYLOAD_LIMIT
+        )));
+    }
+    let Some(known) = known else {
+        return Ok(Arrival::Insert {
+            refund_requested: notice == Notice::Refund,
+        });
+    };
+    // Of an erased player only the purchase id is left, and nothing to disagree with.
+    let Some(player) = known.player else {
+        return Ok(Arrival::Again);
+    };
+    if player != receipt.player || known.product.as_ref() != Some(&receipt.product) {
+        return Err(StoreError::Conflict {
+            purchase: receipt.purchase.clone(),
+        });
+    }
+    Ok(if notice == Notice::Refund && !known.refund_requested {
+        Arrival::MarkForRefund
+    } else {
+        Arrival::Again
+    })
 }
 
 /// One more, for a number that must never go back to a smaller one.

@@ -13,14 +13,16 @@ use std::{
 };
 
 use super::{
-    Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, Record, ServerId, Store, StoreError,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
+    Record, ServerId, Store, StoreError, StoredReceipt,
 };
-use crate::id::PlayerId;
+use crate::id::{PlayerId, PurchaseId};
 
 mod error;
 mod file;
 mod names;
 mod reader;
+mod receipts;
 mod row;
 mod schema;
 mod tables;
@@ -173,5 +175,47 @@ impl Store for SqliteStore {
 
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(self.shared.writer.ask(0, move |tables| tables.erase(player)))
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        let bytes = receipts::weight(&receipt);
+        Box::pin(
+            self.shared
+                .writer
+                .ask(bytes, move |tables| tables.enqueue(&receipt, notice)),
+        )
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        Box::pin(
+            self.shared
+                .reader
+                .ask(move |connection| receipts::receipt(connection, &purchase)),
+        )
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(
+            self.shared
+                .reader
+                .ask(move |connection| receipts::open_receipts(connection, player)),
+        )
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(
+            self.shared
+                .reader
+                .ask(move |connection| receipts::receipts_of(connection, player, before, limit)),
+        )
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        Box::pin(self.shared.reader.look(since))
     }
 }

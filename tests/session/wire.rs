@@ -10,8 +10,8 @@ use std::{
 use bevy_player_data::{
     PlayerId,
     store::{
-        Acquire, Acquired, BoxFuture, Commit, Committed, Lease, Leases, MemoryStore, Record, ServerId, Store,
-        StoreError,
+        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
+        NewReceipt, Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
     },
 };
 use tokio::time::sleep;
@@ -230,6 +230,41 @@ impl Store for Wire {
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.send(Op::Other, move |store| {
             Box::pin(async move { store.erase(player).await })
+        })
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.enqueue(receipt, notice).await })
+        })
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.receipt(purchase).await })
+        })
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.open_receipts(player).await })
+        })
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.receipts_of(player, before, limit).await })
+        })
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        self.send(Op::Other, move |store| {
+            Box::pin(async move { store.arrivals(since).await })
         })
     }
 }

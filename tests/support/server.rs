@@ -340,6 +340,7 @@ impl OtherServer {
             fence,
             seq: 1,
             document,
+            settle: Vec::new(),
             then: Then::Release,
         };
         wait(store.commit(write.into())).expect("the lock is ours");

@@ -115,6 +115,7 @@ impl Session {
             fence: self.fence,
             seq: self.seq,
             document: document(text),
+            settle: Vec::new(),
             then: Then::Keep,
         }
     }
@@ -127,6 +128,7 @@ impl Session {
     pub(crate) async fn release(&mut self) -> Result<(), StoreError> {
         let write = Write {
             document: None,
+            settle: Vec::new(),
             then: Then::Release,
             ..self.write("")
         };

@@ -32,6 +32,13 @@ pub enum Op {
     List,
     /// [`Store::erase`](crate::store::Store::erase)
     Erase,
+    /// [`Store::enqueue`](crate::store::Store::enqueue)
+    Enqueue,
+    /// [`Store::receipt`](crate::store::Store::receipt), [`Store::open_receipts`](crate::store::Store::open_receipts)
+    /// and [`Store::receipts_of`](crate::store::Store::receipts_of)
+    Receipts,
+    /// [`Store::arrivals`](crate::store::Store::arrivals)
+    Arrivals,
 }
 
 /// What can happen to a request. Whoever asked gets [`StoreError::Unavailable`](crate::store::StoreError::Unavailable),

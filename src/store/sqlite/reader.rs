@@ -5,15 +5,22 @@ use std::{path::Path, sync::mpsc};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    super::{Record, StoreError},
+    super::{Arrivals, Record, StoreError},
     error::Failure,
+    receipts::LastLook,
     row::{LOCK_COLUMNS, column, document, lock_columns, lock_state},
     worker::Worker,
 };
 use crate::id::PlayerId;
 
 /// What the thread takes on: a request that answers by itself.
-type Read = Box<dyn FnOnce(&Connection, &Path) + Send>;
+type Read = Box<dyn FnOnce(&Eyes, &Path) + Send>;
+
+/// What the thread owns.
+struct Eyes {
+    connection: Connection,
+    last_look: LastLook,
+}
 
 /// The handle to the thread.
 pub(super) struct Reader(Worker<Read>);
@@ -22,8 +29,12 @@ impl Reader {
     pub(super) fn start(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         let owned = path.to_owned();
         let serve = move |queue: mpsc::Receiver<Read>| {
+            let eyes = Eyes {
+                connection,
+                last_look: LastLook::default(),
+            };
             for read in queue {
-                read(&connection, &owned);
+                read(&eyes, &owned);
             }
         };
         Worker::start("player data reader", path, serve).map(Self)
@@ -34,11 +45,24 @@ impl Reader {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.ask_eyes(|eyes| read(&eyes.connection)).await
+    }
+
+    /// Looks for receipts that have arrived.
+    pub(super) async fn look(&self, since: Option<u64>) -> Result<Arrivals, StoreError> {
+        self.ask_eyes(move |eyes| eyes.last_look.arrivals(&eyes.connection, since))
+            .await
+    }
+
+    async fn ask_eyes<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Eyes) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
         self.0
             .ask(|reply| {
-                Box::new(move |connection: &Connection, path: &Path| {
+                Box::new(move |eyes: &Eyes, path: &Path| {
                     // Whoever asked may have gone.
-                    let _ = reply.send(read(connection).map_err(|failure| failure.explain(path)));
+                    let _ = reply.send(read(eyes).map_err(|failure| failure.explain(path)));
                 }) as Read
             })
             .await

@@ -78,7 +78,12 @@ pub(super) fn lock_and_server(held: Option<Held>) -> ([u8; 16], [u8; 16]) {
     })
 }
 
-fn malformed(row: &Row<'_>, index: usize, whose: impl fmt::Display, why: impl fmt::Display) -> Failure {
+pub(super) fn malformed(
+    row: &Row<'_>,
+    index: usize,
+    whose: impl fmt::Display,
+    why: impl fmt::Display,
+) -> Failure {
     let column = row.as_ref().column_name(index).unwrap_or("?");
     Failure::Malformed(format!(
         "the column `{column}` of {whose} cannot be read ({why}): restore it from a backup"

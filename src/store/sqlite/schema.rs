@@ -43,6 +43,16 @@ const MIGRATIONS: &[&str] = &["
         settled_at       INTEGER
     );
     CREATE INDEX pending_receipts ON receipts (player_id) WHERE state = 'pending';
+", "
+    ALTER TABLE receipts ADD COLUMN note TEXT;  -- for support: why it was refused, what could not be taken back
+    -- Raised by each new receipt and each mark for a refund: what others look from.
+    ALTER TABLE receipts ADD COLUMN arrival INTEGER NOT NULL DEFAULT 0;
+    UPDATE receipts SET arrival = rowid;
+    CREATE UNIQUE INDEX receipts_by_arrival ON receipts (arrival);
+    CREATE INDEX receipts_by_player ON receipts (player_id);
+    DROP INDEX pending_receipts;
+    CREATE INDEX open_receipts ON receipts (player_id)
+        WHERE state = 'pending' OR (state = 'granted' AND refund_requested = 1);
 "];
 
 /// The schema version that this crate writes.
@@ -53,7 +63,7 @@ const PROBES: &[&str] = &[
     "SELECT player_id, version, fence, last_seq, lock_id, server, created_at, saved_at, document FROM players",
     "SELECT boot_id, name, started_at, beat FROM servers",
     "SELECT purchase_id, player_id, product_id, state, refund_requested, settled_fence, payload, received_at,
-         settled_at FROM receipts",
+         settled_at, note, arrival FROM receipts",
 ];
 
 /// Whose file a database is.

@@ -106,6 +106,7 @@ impl Tables<'_> {
 
     pub(super) fn erase(&mut self, player: PlayerId) -> Result<bool, Failure> {
         let Some(found) = self.find(player)? else {
+            self.forget_buyer(player)?;
             return Ok(false);
         };
         let lease = match found.state.held {
@@ -114,6 +115,7 @@ impl Tables<'_> {
         };
         rules::check_erase(player, found.state.held, lease.map(|lease| lease.name))?;
         self.execute("DELETE FROM players WHERE rowid = ?1", [found.rowid])?;
+        self.forget_buyer(player)?;
         Ok(true)
     }
 
@@ -127,6 +129,7 @@ impl Tables<'_> {
         let Verdict::Accepted(state) = verdict else {
             return Ok(state.version);
         };
+        self.settle(write)?;
         match &write.document {
             Some(document) => self.save(rowid, state, document)?,
             None => self.set_state(rowid, state)?,
@@ -232,7 +235,7 @@ impl Tables<'_> {
             .transpose()
     }
 
-    fn execute(&self, sql: &str, params: impl Params) -> Result<(), Failure> {
+    pub(super) fn execute(&self, sql: &str, params: impl Params) -> Result<(), Failure> {
         self.connection.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
@@ -260,7 +263,7 @@ fn server_lease(row: &Row<'_>) -> Result<ServerLease, Failure> {
 }
 
 /// A number as SQL stores it.
-fn sql(number: u64) -> Result<i64, Failure> {
+pub(super) fn sql(number: u64) -> Result<i64, Failure> {
     i64::try_from(number)
         .map_err(|_| Failure::Malformed(format!("the number {number} does not fit a column")))
 }

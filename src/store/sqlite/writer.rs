@@ -17,6 +17,7 @@ use super::{
     tables::Tables,
     worker::{Reply, Worker},
 };
+use crate::steps;
 
 /// How many requests share a transaction at most.
 const GROUP_REQUESTS: usize = 1000;
@@ -156,7 +157,10 @@ impl State {
             }
             self.execute("RELEASE request")?;
         }
-        self.execute("COMMIT")
+        steps::reached("commit.before");
+        self.execute("COMMIT")?;
+        steps::reached("commit.done");
+        Ok(())
     }
 
     /// Leaves a failed transaction, if SQLite hasn't already done so.
