@@ -137,6 +137,7 @@
 //! | [`replication`] | what crosses the wire | neither store nor session |
 //! | [`registry`] | which components are persisted, and how each becomes bytes | Bevy, documents |
 //! | [`player`], [`systems`] | states, events and errors; system sets | Bevy |
+//! | [`inbox`] | where payment providers' callbacks go | the store |
 //! | [`session`] | the lock, the lease and the ordered queue | no Bevy |
 //! | [`store`] | durable rows | no Bevy |
 //! | [`document`] | one player's stored form | no Bevy, no I/O |
@@ -145,6 +146,8 @@
 pub mod client;
 pub mod document;
 mod id;
+#[cfg(feature = "server")]
+pub mod inbox;
 pub mod player;
 mod plugin;
 pub mod registry;
@@ -153,13 +156,18 @@ pub mod replication;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod session;
+#[cfg(all(feature = "server", feature = "step-points"))]
+#[doc(hidden)]
+pub mod steps;
+#[cfg(all(feature = "server", not(feature = "step-points")))]
+mod steps;
 #[cfg(feature = "server")]
 pub mod store;
 pub mod systems;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use id::PlayerId;
+pub use id::{InvalidId, PlayerId, ProductId, PurchaseId};
 pub use plugin::PlayerDataPlugin;
 pub use registry::PlayerData;
 
@@ -172,12 +180,12 @@ pub mod prelude {
     #[cfg(feature = "sqlite")]
     pub use crate::store::SqliteStore;
     pub use crate::{
-        PlayerDataPlugin, PlayerId,
+        PlayerDataPlugin, PlayerId, ProductId, PurchaseId,
         document::{MigrateError, StoredValue},
         player::{
             ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback,
             PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
-            SaveBlocked, SaveError, SavePlayer, SessionEnd,
+            PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError, SavePlayer, SessionEnd,
         },
         registry::{PersistAppExt, PlayerData, Rule},
         replication::{ConnectionConfigExt, ReplicationSettings},
@@ -185,11 +193,14 @@ pub mod prelude {
     };
     #[cfg(feature = "server")]
     pub use crate::{
+        inbox::ReceiptInbox,
+        player::{TradeError, TradeSettled},
         replication::ReplicationStats,
         server::{
             Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
-            PlayerDataServerPlugin, ServerSettings, ServerStats,
+            PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
+            ServerSettings, ServerStats, Trade, TradeCommandsExt,
         },
-        store::MemoryStore,
+        store::{MemoryStore, NewReceipt},
     };
 }

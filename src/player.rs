@@ -9,8 +9,12 @@ use bevy::prelude::*;
 
 use crate::id::PlayerId;
 
+mod deal;
 mod error;
 
+pub use deal::{PurchaseDecision, PurchaseProcessed};
+#[cfg(feature = "server")]
+pub use deal::{TradeError, TradeSettled};
 pub use error::{ErrorKind, LoadError, SaveError};
 
 /// Spawn this on the server to load a player's data; despawn the entity to save it and let it go.
@@ -189,6 +193,9 @@ pub enum SessionEnd {
     LockLost,
     /// The server is shutting down.
     ServerExit,
+    /// The store refused a trade, or the award of a purchase, on which everything later rests: the data is what was
+    /// saved last before it.
+    CommitRefused,
 }
 
 impl std::fmt::Display for SessionEnd {
@@ -198,6 +205,7 @@ impl std::fmt::Display for SessionEnd {
             Self::Replaced => "the player joined again from elsewhere",
             Self::LockLost => "another server has taken the player over",
             Self::ServerExit => "the server is shutting down",
+            Self::CommitRefused => "a trade or a purchase could not be saved",
         })
     }
 }

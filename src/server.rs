@@ -10,36 +10,50 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use bevy::{ecs::entity::EntityHashMap, platform::collections::HashMap, prelude::*};
+use bevy::{
+    ecs::entity::EntityHashMap,
+    platform::{collections::HashMap, time::Instant},
+    prelude::*,
+};
 
 use crate::{
-    id::PlayerId,
+    id::{PlayerId, ProductId},
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
-    store::Store,
+    store::{Settlement, Store},
     systems::{self, PlayerDataSystems},
 };
 
+mod agenda;
+mod attempt;
 mod autosave;
 mod exit;
 mod join;
 mod leave;
 mod load;
+mod purchases;
 mod report;
+mod runtime;
 mod save;
 mod settings;
 mod signals;
 mod stats;
+mod trade;
 mod wait;
 
 pub use exit::{FlushPlayerData, PlayerDataFlushed, UnsavedPlayer};
+pub use purchases::{
+    Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked, answer::WaitForPurchase,
+};
 pub use settings::{Identify, OnLoadFailure, OnSessionLost, ServerSettings};
 pub use stats::ServerStats;
+pub use trade::{Trade, TradeCommandsExt};
 pub use wait::{PlayerDataServer, WaitForLoad};
 
 use autosave::Autosave;
 use report::Report;
+use runtime::Runtime;
 use save::LiveSession;
 use wait::Waiters;
 
@@ -47,6 +61,8 @@ use wait::Waiters;
 pub struct PlayerDataServerPlugin {
     store: Arc<dyn Store>,
     settings: ServerSettings,
+    #[cfg(feature = "testing")]
+    driven: Option<Arc<tokio::runtime::Runtime>>,
 }
 
 impl PlayerDataServerPlugin {
@@ -54,6 +70,8 @@ impl PlayerDataServerPlugin {
         Self {
             store: Arc::new(store),
             settings: ServerSettings::default(),
+            #[cfg(feature = "testing")]
+            driven: None,
         }
     }
 
@@ -69,6 +87,23 @@ impl PlayerDataServerPlugin {
         self.settings.name = name.into();
         self
     }
+
+    /// Runs everything that is asynchronous on a runtime that the caller drives, instead of on threads of its own: with a
+    /// current-thread runtime and a paused clock, nothing happens between two updates but what a test lets happen.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn driven_by(mut self, runtime: Arc<tokio::runtime::Runtime>) -> Self {
+        self.driven = Some(runtime);
+        self
+    }
+
+    fn runtime(&self) -> Runtime {
+        #[cfg(feature = "testing")]
+        if let Some(runtime) = &self.driven {
+            return Runtime::driven(Arc::clone(runtime));
+        }
+        Runtime::own()
+    }
 }
 
 impl Plugin for PlayerDataServerPlugin {
@@ -79,21 +114,33 @@ impl Plugin for PlayerDataServerPlugin {
             panic!("`PlayerDataPlugin::server` can't work with these settings: {problem}");
         }
         systems::configure(app);
-        app.insert_resource(Server::new(Arc::clone(&self.store), self.settings.clone()))
-            .init_resource::<Registry>()
-            .init_resource::<Autosave>()
-            .init_resource::<ServerStats>()
-            .init_resource::<Waiters>()
-            .add_observer(join::start_loading)
-            .add_observer(save::save_on_request)
-            .add_observer(save::keep_ticks_in_range)
-            .add_systems(
-                PreUpdate,
-                (keep_lease, load::start_waiting_loads, report::apply_reports)
-                    .chain()
-                    .in_set(PlayerDataSystems::Load),
+        app.insert_resource(Server::new(
+            Arc::clone(&self.store),
+            self.settings.clone(),
+            self.runtime(),
+        ))
+        .init_resource::<Registry>()
+        .init_resource::<Autosave>()
+        .init_resource::<ServerStats>()
+        .init_resource::<Waiters>()
+        .init_resource::<purchases::answer::Waiters>()
+        .init_resource::<purchases::deliver::Deliveries>()
+        .add_observer(join::start_loading)
+        .add_observer(save::save_on_request)
+        .add_observer(save::keep_ticks_in_range)
+        .add_observer(purchases::keep_ticks_in_range)
+        .add_systems(
+            PreUpdate,
+            (
+                keep_lease,
+                load::start_waiting_loads,
+                report::apply_reports,
+                purchases::deliver::deliver,
             )
-            .add_systems(PostUpdate, autosave::autosave.in_set(PlayerDataSystems::Capture));
+                .chain()
+                .in_set(PlayerDataSystems::Load),
+        )
+        .add_systems(PostUpdate, autosave::autosave.in_set(PlayerDataSystems::Capture));
         leave::register_hooks(app.world_mut());
         replication::install_server(app, self.settings.replication.clone());
         if self.settings.auto_join {
@@ -115,9 +162,9 @@ impl Plugin for PlayerDataServerPlugin {
 #[derive(Resource)]
 pub(crate) struct Server {
     settings: ServerSettings,
+    store: Arc<dyn Store>,
     sessions: Sessions,
-    /// `None` only while the resource is being dropped.
-    runtime: Option<tokio::runtime::Runtime>,
+    runtime: Runtime,
     players: EntityHashMap<Player>,
     /// The entity that speaks for a player: the newest one.
     entity_of: HashMap<PlayerId, Entity>,
@@ -130,6 +177,9 @@ pub(crate) struct Server {
     reporter: Sender<Report>,
     exiting: bool,
     name_refused: bool,
+    /// What waits for the end of an award or a trade; `None` when there is none under way.
+    deferred: Option<Vec<attempt::Deferred>>,
+    started: Instant,
 }
 
 /// What the server knows about a player entity.
@@ -150,6 +200,8 @@ enum Player {
 struct Closing {
     player: PlayerId,
     entity: Entity,
+    /// The receipts that it settles.
+    carried: Vec<(ProductId, Settlement)>,
 }
 
 impl Player {
@@ -162,19 +214,14 @@ impl Player {
 }
 
 impl Server {
-    fn new(store: Arc<dyn Store>, settings: ServerSettings) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("player data")
-            .enable_time()
-            .build()
-            .unwrap_or_else(|error| panic!("can't start the threads that load and save players: {error}"));
-        let sessions = Sessions::new(store, settings.session(), runtime.handle().clone());
+    fn new(store: Arc<dyn Store>, settings: ServerSettings, runtime: Runtime) -> Self {
+        let sessions = Sessions::new(Arc::clone(&store), settings.session(), runtime.handle().clone());
         let (reporter, reports) = channel();
         Self {
             settings,
+            store,
             sessions,
-            runtime: Some(runtime),
+            runtime,
             players: EntityHashMap::default(),
             entity_of: HashMap::default(),
             waiting: Vec::new(),
@@ -184,12 +231,19 @@ impl Server {
             reporter,
             exiting: false,
             name_refused: false,
+            deferred: None,
+            started: Instant::now(),
         }
     }
 
     fn ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket
+    }
+
+    /// Runs a task that asks the store for something.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.handle().spawn(task);
     }
 
     fn next_report(&self) -> Option<Report> {
@@ -213,16 +267,6 @@ impl Server {
         match self.players.get_mut(&entity) {
             Some(Player::Live(live)) => Some(live),
             _ => None,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // A world that is dropped without an `AppExit` is a crash: nothing is flushed. Waiting for the runtime's threads
-        // here could block for good, and panics inside another runtime.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | `opening.rs` | a load, from its request to its [`Session`] or its error |
 //! | `settle.rs` | abandoned and late acquires leave no lock behind |
 //! | `commit.rs` | what a session writes, and what the answers mean |
+//! | `together.rs` | two sessions in one commit: trades |
 //! | `registry.rs` | which locks of this process are in use, and who waits for them |
 
 mod commit;
@@ -28,6 +29,7 @@ mod registry;
 mod retry;
 mod settings;
 mod settle;
+mod together;
 
 use std::{
     fmt,
@@ -47,6 +49,7 @@ use heartbeat::Heartbeat;
 use registry::Registry;
 use settle::Suspects;
 
+pub use commit::Snapshot;
 pub use error::{OpenError, SaveError};
 pub use handle::{Saved, Session};
 pub use heartbeat::{LeaseState, LeaseStatus};
@@ -55,6 +58,7 @@ pub use opening::{Opened, Opening};
 pub use queue::{NotRun, OrderedQueue, Request, Skip, Ticket, Turn};
 pub use retry::{Attempts, RetryPolicy};
 pub use settings::SessionSettings;
+pub(crate) use {queue::panic_message, retry::random};
 
 /// All sessions of one server process. A cheap handle: clones share everything.
 ///

@@ -8,12 +8,12 @@ use super::{LastSaveFailed, connection::Mirror};
 use crate::{
     player::{
         OwnPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, SaveBlocked, SaveError,
+        PlayerSessionEnded, PurchaseProcessed, SaveBlocked, SaveError,
     },
     registry::{ComponentValue, insert_together},
     replication::{
         PublicTypes,
-        protocol::{Outcome, ToClient},
+        protocol::{Outcome, PurchaseNews, ToClient},
     },
 };
 
@@ -71,6 +71,17 @@ pub(super) fn update(
         ToClient::Blocked { reason: None } => {
             commands.entity(entity).try_remove::<SaveBlocked>();
         }
+        ToClient::Purchase(PurchaseNews {
+            purchase,
+            product,
+            decision,
+        }) => commands.trigger(PurchaseProcessed {
+            entity,
+            player,
+            purchase,
+            product,
+            decision,
+        }),
         ToClient::Ended { reason } => {
             if let Some(reason) = reason {
                 commands.trigger(PlayerSessionEnded {

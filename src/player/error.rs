@@ -91,6 +91,13 @@ pub enum SaveError {
     /// Another server has taken the player over. The session is over; what was not saved is lost.
     #[error("another server has taken the player over")]
     LockLost,
+    /// The store refused a trade, or the award of a purchase, that this save contains. The session ended at its last
+    /// commit.
+    #[error("the session ended at its last commit: {message}")]
+    Forfeited {
+        /// What was refused, and why.
+        message: String,
+    },
     /// This save was dropped because a later one, which carries the same data and more, is on its way.
     #[error("skipped in favour of a later save")]
     Skipped,
@@ -160,6 +167,9 @@ impl SaveError {
             },
             Self::TooLarge { .. } | Self::Encode { .. } | Self::Rejected { .. } => Self::Rejected {
                 message: "please contact support".to_owned(),
+            },
+            Self::Forfeited { .. } => Self::Forfeited {
+                message: "please join again".to_owned(),
             },
             Self::LockLost | Self::Skipped | Self::NoSession | Self::Deadline => self.clone(),
         }

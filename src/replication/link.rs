@@ -1,13 +1,13 @@
 //! What the server knows about one connection: how far the conversation has come, and what its client was told last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use bevy::{platform::time::Instant, prelude::*};
 use bytes::Bytes;
 
 use super::{
     flow::Flow,
-    protocol::{self, FromClient, ToClient},
+    protocol::{self, FromClient, PurchaseNews, ToClient},
     public_types::PublicTypes,
 };
 use crate::player::{LoadError, SaveError, SessionEnd};
@@ -72,12 +72,25 @@ pub(super) struct Watched {
     pub(super) news: News,
 }
 
-/// What has happened and was not told yet. Of each kind only the newest counts.
+/// How much news of purchases waits for a slow client; beyond, the oldest is left out.
+const MOST_PURCHASES: usize = 64;
+
+/// What has happened and was not told yet. Of each kind only the newest counts, apart from purchases.
 #[derive(Default)]
 pub(super) struct News {
     pub(super) saved: Option<(bool, Result<(), SaveError>)>,
     pub(super) load_failed: Option<LoadError>,
     pub(super) ended: Option<SessionEnd>,
+    pub(super) purchases: VecDeque<PurchaseNews>,
+}
+
+impl News {
+    pub(super) fn add_purchase(&mut self, news: PurchaseNews) {
+        if self.purchases.len() >= MOST_PURCHASES {
+            self.purchases.pop_front();
+        }
+        self.purchases.push_back(news);
+    }
 }
 
 /// Where a player is between joining and leaving, as its client may know it.

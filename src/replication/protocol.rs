@@ -8,13 +8,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::PlayerId,
-    player::{LoadError, SaveError, SessionEnd},
+    id::{PlayerId, ProductId, PurchaseId},
+    player::{LoadError, PurchaseDecision, SaveError, SessionEnd},
     registry::wire,
 };
 
 /// The version of the protocol. Raise it with every change to a message.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
@@ -91,6 +91,16 @@ pub(crate) enum ToClient {
     Blocked { reason: Option<SaveError> },
     /// The end of the frame's epoch; with a reason if there was a session.
     Ended { reason: Option<SessionEnd> },
+    /// A purchase was processed, or could not be.
+    Purchase(PurchaseNews),
+}
+
+/// What has become of a purchase.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct PurchaseNews {
+    pub(crate) purchase: PurchaseId,
+    pub(crate) product: ProductId,
+    pub(crate) decision: PurchaseDecision,
 }
 
 /// How a load ended for a player who now plays.
@@ -194,6 +204,13 @@ mod tests {
             ToClient::Ended {
                 reason: Some(SessionEnd::Replaced),
             },
+            ToClient::Purchase(PurchaseNews {
+                purchase: "pi_1".parse().expect("an id"),
+                product: "coins_100".parse().expect("an id"),
+                decision: PurchaseDecision::Refused {
+                    reason: "wallet full".to_owned(),
+                },
+            }),
         ];
         for message in messages {
             assert_eq!(

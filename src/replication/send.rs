@@ -208,7 +208,7 @@ impl Teller<'_> {
         {
             return false; // The first values come before any news of them.
         }
-        self.tell_news() && self.tell_changes()
+        self.tell_news() && self.tell_changes() && self.tell_purchases()
     }
 
     /// Tells where the player is, one step after the other.
@@ -290,7 +290,7 @@ impl Teller<'_> {
 
     /// Tells that what the client knows of is over, after the last news of it.
     fn tell_end(&mut self) -> bool {
-        if !self.tell_news() {
+        if !self.tell_news() || !self.tell_purchases() {
             return false;
         }
         let Some(watched) = &self.link.watched else {

@@ -28,14 +28,14 @@ use super::{
     flow::Flow,
     link::{Farewell, Link, News},
     plugins::NeedsPlugin,
-    protocol::ToClient,
+    protocol::{PurchaseNews, ToClient},
     public_types::PublicTypes,
     receive, send,
 };
 use crate::{
     player::{
         PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, SaveBlocked,
+        PlayerSessionEnded, PurchaseProcessed, SaveBlocked,
     },
     registry::{self, ChangeLog, Registry},
     systems::{self, PlayerDataSystems},
@@ -76,7 +76,8 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
         .add_observer(note_lost_state)
         .add_observer(note_load_failure)
         .add_observer(note_save)
-        .add_observer(note_end);
+        .add_observer(note_end)
+        .add_observer(note_purchase);
     // The game may have inserted it before adding the plugin.
     if let Some(server) = app.world().get_resource::<RenetServer>() {
         let channels = app.world().resource::<ReplicationServer>().settings.channels;
@@ -367,6 +368,16 @@ fn note_load_failure(failed: On<PlayerLoadFailed>, mut replication: ResMut<Repli
 fn note_save(saved: On<PlayerSaved>, mut replication: ResMut<ReplicationServer>) {
     let result = saved.result.clone().map_err(|error| error.for_player());
     replication.note(saved.entity, |news| news.saved = Some((saved.is_final, result)));
+}
+
+fn note_purchase(processed: On<PurchaseProcessed>, mut replication: ResMut<ReplicationServer>) {
+    replication.note(processed.entity, |news| {
+        news.add_purchase(PurchaseNews {
+            purchase: processed.purchase.clone(),
+            product: processed.product.clone(),
+            decision: processed.decision.clone(),
+        });
+    });
 }
 
 fn note_end(ended: On<PlayerSessionEnded>, mut replication: ResMut<ReplicationServer>) {

@@ -1,45 +1,21 @@
 //! Autosave: every player once per interval, spread so that no frame pays for everybody.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
     hash::{BuildHasher, Hash},
     time::Duration,
 };
 
-use bevy::{
-    platform::{hash::FixedHasher, time::Instant},
-    prelude::*,
-};
+use bevy::{platform::hash::FixedHasher, prelude::*};
 
 use super::{
-    Player, Server,
+    Server,
+    agenda::{Agenda, Due, elapsed},
     save::{Occasion, save},
 };
 
-/// Who is due when, on the clock of `Time<Real>`. Entries of sessions that have ended are dropped when their turn comes.
-#[derive(Resource)]
-pub(super) struct Autosave {
-    due: BinaryHeap<Reverse<Due>>,
-    started: Instant,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Due {
-    at: Duration,
-    entity: Entity,
-    /// Which session of the entity: it may have had others.
-    ticket: u64,
-}
-
-impl Default for Autosave {
-    fn default() -> Self {
-        Self {
-            due: BinaryHeap::new(),
-            started: Instant::now(),
-        }
-    }
-}
+/// Who is to be saved when.
+#[derive(Resource, Default)]
+pub(super) struct Autosave(Agenda);
 
 /// Schedules a player's first autosave.
 pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
@@ -48,10 +24,7 @@ pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
     };
     // Players who were loaded together are not saved together.
     let at = elapsed(world) + interval.mul_f64(fraction(entity));
-    world
-        .resource_mut::<Autosave>()
-        .due
-        .push(Reverse(Due { at, entity, ticket }));
+    world.resource_mut::<Autosave>().0.add(Due { at, entity, ticket });
 }
 
 /// Saves the players whose turn it is.
@@ -60,25 +33,13 @@ pub(super) fn autosave(world: &mut World) {
         return;
     };
     let now = elapsed(world);
-    while let Some(due) = next_due(&mut world.resource_mut::<Autosave>(), now) {
-        let players = &world.resource::<Server>().players;
-        if matches!(players.get(&due.entity), Some(Player::Live(live)) if live.ticket == due.ticket) {
+    while let Some(due) = world.resource_mut::<Autosave>().0.next_due(now) {
+        if world.resource::<Server>().is_live(due.entity, due.ticket) {
             save(world, due.entity, Occasion::Autosave);
             let at = next_turn(due, interval, now);
-            world
-                .resource_mut::<Autosave>()
-                .due
-                .push(Reverse(Due { at, ..due }));
+            world.resource_mut::<Autosave>().0.add(Due { at, ..due });
         }
     }
-}
-
-fn next_due(autosave: &mut Autosave, now: Duration) -> Option<Due> {
-    let &Reverse(due) = autosave.due.peek()?;
-    (due.at <= now).then(|| {
-        autosave.due.pop();
-        due
-    })
 }
 
 /// One interval later. Whoever missed a whole turn in an update that took long is spread anew, or everybody would be due
@@ -89,14 +50,6 @@ fn next_turn(due: Due, interval: Duration, now: Duration) -> Duration {
         next
     } else {
         now + interval.mul_f64(fraction(due.entity))
-    }
-}
-
-/// An app without time has a clock all the same.
-fn elapsed(world: &World) -> Duration {
-    match world.get_resource::<Time<Real>>() {
-        Some(time) => time.elapsed(),
-        None => world.resource::<Autosave>().started.elapsed(),
     }
 }
 

@@ -82,7 +82,11 @@ fn flush(world: &mut World) {
     server.sessions.skip_all_to_last();
 
     let answers = await_answers(server, started, deadline, total);
-    if retire(server).recv_timeout(remaining(deadline)).is_err() {
+    if server
+        .runtime
+        .recv(&retire(server), remaining(deadline))
+        .is_none()
+    {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
     }
     let unsaved = unsaved(server, &answers);
@@ -133,16 +137,12 @@ fn await_answers(server: &Server, started: Instant, deadline: Instant, total: us
         // The game loop lives, though it stands here: nobody may take over who is still being saved.
         server.sessions.tick();
         let wait = remaining(deadline.min(next_progress)).min(server.settings.beat);
-        let report = server
-            .reports
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv_timeout(wait);
-        match report {
-            Ok(Report::Drained) => return answers,
+        let reports = server.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        match server.runtime.recv(&reports, wait) {
+            Some(Report::Drained) => return answers,
             // It came too late to be applied. Dropping it gives the lock back.
-            Ok(Report::Loaded { .. }) | Err(_) => {}
-            Ok(report) => {
+            Some(Report::Loaded { .. }) | None => {}
+            Some(report) => {
                 left -= usize::from(matches!(report, Report::Closed { .. }));
                 answers.push(report);
             }
@@ -154,27 +154,23 @@ fn await_answers(server: &Server, started: Instant, deadline: Instant, total: us
 /// it comes after all of them.
 fn announce_drained(server: &Server) {
     let (sessions, reporter) = (server.sessions.clone(), server.reporter.clone());
-    if let Some(runtime) = &server.runtime {
-        runtime.spawn(async move {
-            sessions.drained().await;
-            // Nobody is left to hear it after the deadline.
-            let _ = reporter.send(Report::Drained);
-        });
-    }
+    server.spawn(async move {
+        sessions.drained().await;
+        // Nobody is left to hear it after the deadline.
+        let _ = reporter.send(Report::Drained);
+    });
 }
 
 /// Gives the lease back once nothing is queued any more.
 fn retire(server: &Server) -> mpsc::Receiver<()> {
     let (done, retired) = mpsc::channel();
     let sessions = server.sessions.clone();
-    if let Some(runtime) = &server.runtime {
-        runtime.spawn(async move {
-            match sessions.shutdown().await {
-                Ok(()) => drop(done.send(())),
-                Err(error) => warn!("the lease could not be given back: {error}"),
-            }
-        });
-    }
+    server.spawn(async move {
+        match sessions.shutdown().await {
+            Ok(()) => drop(done.send(())),
+            Err(error) => warn!("the lease could not be given back: {error}"),
+        }
+    });
     retired
 }
 

@@ -6,7 +6,9 @@ use bevy::{
 };
 use tracing::error;
 
-use super::{Closing, OnSessionLost, Player, Server, report::Report, save, types, wait::Waiters};
+use super::{
+    Closing, OnSessionLost, Player, Server, purchases::answer, report::Report, save, types, wait::Waiters,
+};
 use crate::{
     id::PlayerId,
     player::{
@@ -89,10 +91,11 @@ pub(super) fn depart(
     reason: SessionEnd,
 ) -> Option<PlayerSessionEnded> {
     match player {
-        Player::Loading { .. } => {
+        Player::Loading { player, .. } => {
             world
                 .resource_mut::<Waiters>()
                 .resolve(entity, &Err(LoadError::Left));
+            answer::forsake(world, player, &[]);
             None
         }
         Player::Fallback { .. } => None,
@@ -111,26 +114,38 @@ pub(super) fn depart(
 fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession, reason: SessionEnd) {
     let player = live.player;
     if reason == SessionEnd::LockLost {
-        return; // There is nothing to save to and no lock to give back; dropping the session knows that.
+        // There is nothing to save to and no lock to give back; dropping the session knows that.
+        return answer::forsake(world, player, &[]);
     }
     let now = world.change_tick();
     let types = types(world);
-    let limit = world.resource::<Server>().settings.document_limit;
+    let server = world.resource::<Server>();
+    let limit = server.settings.document_limit;
     let captured = match world.get_entity(entity) {
-        Ok(entity) => save::capture(&types, &mut live, entity, now, limit),
+        // In the middle of an award or a trade, the player leaves with what was so before.
+        Ok(entity) if server.deferred.is_none() => save::capture(&types, &mut live, entity, now, limit),
         // It went without a despawn (`World::clear_all`): what was captured last is what there is.
-        Err(_) => Ok(()),
+        _ => Ok(()),
     };
-    let mut server = world.resource_mut::<Server>();
-    let ticket = server.ticket();
-    server.closing.insert(ticket, Closing { player, entity });
-    let reporter = server.reporter.clone();
-    let (document, refused) = match captured {
-        Ok(()) => (Some(live.document), None),
+    let (snapshot, refused) = match captured {
+        Ok(()) => (Some(live.snapshot()), None),
         // The lock is given back all the same, and what was saved last stays.
         Err(error) => (None, Some(error)),
     };
-    live.session.close(document, move |result| {
+    let carried = live.ledger.into_unsettled();
+    answer::forsake(world, player, &carried);
+    let mut server = world.resource_mut::<Server>();
+    let ticket = server.ticket();
+    server.closing.insert(
+        ticket,
+        Closing {
+            player,
+            entity,
+            carried,
+        },
+    );
+    let reporter = server.reporter.clone();
+    live.session.close(snapshot, move |result| {
         let result = match refused {
             Some(error) => Err(error),
             None => result.map(|_| ()).map_err(SaveError::from),
@@ -142,7 +157,13 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
 
 /// Takes in the answer to a final save.
 pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>) {
-    let Some(Closing { player, entity }) = world.resource_mut::<Server>().closing.remove(&ticket) else {
+    let closing = world.resource_mut::<Server>().closing.remove(&ticket);
+    let Some(Closing {
+        player,
+        entity,
+        carried,
+    }) = closing
+    else {
         return;
     };
     save::note(world, player, &result);
@@ -153,9 +174,10 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
         entity,
         player,
         is_final: true,
-        result,
+        result: result.clone(),
     });
     world.flush();
+    answer::announce_all(world, entity, player, carried, &result);
 }
 
 /// Ends the session of an entity that is still there, for another reason than its own leaving, and does with it what

@@ -178,6 +178,7 @@ fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loa
     }
     world.resource_mut::<ServerStats>().loads += 1;
     super::autosave::begin(world, entity, ticket);
+    super::purchases::deliver::fetch(world, entity);
     let event = PlayerLoaded {
         entity,
         player,

@@ -2,10 +2,17 @@
 
 use bevy::prelude::*;
 
-use super::{Server, leave, load, save};
+use tokio::sync::oneshot;
+
+use super::{
+    Server, leave, load,
+    purchases::{answer, deliver},
+    save, trade,
+};
 use crate::{
     id::PlayerId,
-    player::{LoadError, SaveError},
+    player::{LoadError, PurchaseDecision, SaveError},
+    store::{Arrivals, Enqueued, Settlement, StoreError},
 };
 
 /// One answer on its way to the main thread.
@@ -20,12 +27,39 @@ pub(super) enum Report {
     Saved {
         entity: Entity,
         player: PlayerId,
+        ticket: u64,
+        carried: Vec<Settlement>,
+        result: Result<(), SaveError>,
+    },
+    /// A trade can't be committed for now, and goes on being tried.
+    TradeDelayed {
+        parties: [trade::Party; 2],
+        error: SaveError,
+    },
+    /// The commit of a trade has ended.
+    Traded {
+        parties: [trade::Party; 2],
         result: Result<(), SaveError>,
     },
     /// A final save has ended, and the lock is given back.
     Closed {
         ticket: u64,
         result: Result<(), SaveError>,
+    },
+    /// A player's open receipts were read, or could not be.
+    Fetched {
+        entity: Entity,
+        ticket: u64,
+        result: Result<deliver::Fetched, StoreError>,
+    },
+    /// The slow poll has ended.
+    Arrivals(Result<Arrivals, StoreError>),
+    /// A receipt of this player was handed in within this process.
+    Arrived(PlayerId),
+    /// A receipt that somebody waits for is stored, or could not be.
+    Submitted {
+        result: Result<Enqueued, StoreError>,
+        waiter: oneshot::Sender<Result<PurchaseDecision, StoreError>>,
     },
     /// On exit: everything that was asked for has been answered, in reports before this one.
     Drained,
@@ -48,9 +82,21 @@ pub(super) fn apply(world: &mut World, report: Report) {
         Report::Saved {
             entity,
             player,
+            ticket,
+            carried,
             result,
-        } => save::apply(world, entity, player, result),
+        } => save::apply(world, entity, player, ticket, carried, result),
+        Report::TradeDelayed { parties, error } => trade::apply_delayed(world, parties, error),
+        Report::Traded { parties, result } => trade::apply(world, parties, result),
         Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),
+        Report::Fetched {
+            entity,
+            ticket,
+            result,
+        } => deliver::apply_fetched(world, entity, ticket, result),
+        Report::Arrivals(result) => deliver::apply_arrivals(world, result),
+        Report::Arrived(player) => deliver::apply_arrived(world, player),
+        Report::Submitted { result, waiter } => answer::apply_submitted(world, result, waiter),
         Report::Drained => {}
     }
 }

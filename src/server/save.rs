@@ -8,13 +8,20 @@ use bevy::{
 };
 use tracing::{debug, warn};
 
-use super::{Player, Server, ServerStats, leave, report::Report, types};
+use super::{
+    Player, Server, ServerStats, leave,
+    purchases::{answer as purchases, ledger::Ledger},
+    report::Report,
+    types,
+};
 use crate::{
     document::{Document, Entry},
     id::PlayerId,
     player::{PlayerSaved, SaveBlocked, SaveError, SavePlayer, SessionEnd},
     registry::{DataType, DataTypes},
-    session::{self, Session},
+    session::{self, Session, Snapshot},
+    steps,
+    store::Settlement,
 };
 
 /// A loaded player: the session and what is known of the saved state.
@@ -33,6 +40,10 @@ pub(super) struct LiveSession {
     pub(super) in_flight: u32,
     /// Whether the entity has a [`SaveBlocked`].
     pub(super) blocked: bool,
+    /// What is known of the player's receipts.
+    pub(super) ledger: Ledger,
+    /// Whether a trade is on its way to the store.
+    pub(super) is_trading: bool,
 }
 
 impl LiveSession {
@@ -52,13 +63,22 @@ impl LiveSession {
             unsaved: false,
             in_flight: 0,
             blocked: false,
+            ledger: Ledger::default(),
+            is_trading: false,
+        }
+    }
+
+    /// What is saved of a player, as of the last capture: the one place that builds it. An award is in the document from
+    /// the moment on that its settlement is in the ledger, so each snapshot has both, or neither.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            document: self.document.clone(),
+            settle: self.ledger.unsettled().to_vec(),
         }
     }
 }
 
-/// Brings `live.document` up to date with the entity: the one place that builds what gets saved.
-///
-/// Only components that changed since the last capture are encoded; keys that this code doesn't know stay as they are.
+/// Brings `live.document` up to date with the entity, and says whether it may be saved.
 ///
 /// # Errors
 /// When a component can't be encoded, or the document is above `limit`: then it must not be saved.
@@ -68,6 +88,22 @@ pub(super) fn capture(
     entity: EntityRef<'_>,
     now: Tick,
     limit: usize,
+) -> Result<(), SaveError> {
+    bring_up_to_date(types, live, entity, now)?;
+    within_limit(&live.document, limit)
+}
+
+/// Brings `live.document` up to date with the entity.
+///
+/// Only components that changed since the last capture are encoded; keys that this code doesn't know stay as they are.
+///
+/// # Errors
+/// When a component can't be encoded.
+pub(super) fn bring_up_to_date(
+    types: &DataTypes,
+    live: &mut LiveSession,
+    entity: EntityRef<'_>,
+    now: Tick,
 ) -> Result<(), SaveError> {
     for data_type in types.iter() {
         if let Some(entry) = new_entry(data_type, live, entity, now)? {
@@ -79,7 +115,14 @@ pub(super) fn capture(
         }
     }
     live.captured = now;
-    within_limit(&live.document, limit)
+    Ok(())
+}
+
+/// Whether the entity's data is another than at the last capture.
+pub(super) fn differs(types: &DataTypes, live: &LiveSession, entity: EntityRef<'_>, now: Tick) -> bool {
+    types
+        .iter()
+        .any(|data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
 }
 
 enum NewEntry {
@@ -129,7 +172,7 @@ fn new_entry(
 
 /// Whether a component was changed since `captured`, as far as can be told: where nobody was captured for days, Bevy can't
 /// compare ticks any more and calls everything unchanged.
-fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
+pub(super) fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
     let age = now.get().wrapping_sub(captured.get());
     age >= Tick::MAX.get() || ticks.is_changed(captured, now)
 }
@@ -162,6 +205,8 @@ pub(super) enum Occasion {
     Request,
     /// It is time; what is saved already, or on its way, needs nothing.
     Autosave,
+    /// Receipts are to be settled.
+    Settlement,
 }
 
 /// Captures a player and queues the save.
@@ -169,6 +214,11 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
     // What is written from here on is newer than this capture.
     let now = world.increment_change_tick();
     let mut server = world.resource_mut::<Server>();
+    if let Some(deferred) = &mut server.deferred {
+        // In the middle of an award or a trade, of which nobody knows yet whether it stands.
+        deferred.push(Box::new(move |world| save(world, entity, occasion)));
+        return;
+    }
     let limit = server.settings.document_limit;
     let mut live = match server.players.remove(&entity) {
         Some(Player::Live(live)) => live,
@@ -191,15 +241,29 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         }),
         Occasion::Request => Ok(true),
         Occasion::Autosave => Ok(live.unsaved && live.in_flight == 0),
+        Occasion::Settlement => Ok(live.in_flight < MOST_IN_FLIGHT),
     });
+    let ticket = live.ticket;
+    let postponed = match outcome {
+        Ok(true) => Vec::new(),
+        _ if occasion == Occasion::Settlement => live.ledger.unsettled().to_vec(),
+        _ => Vec::new(),
+    };
     let mut server = world.resource_mut::<Server>();
     if outcome == Ok(true) {
         queue(&server, entity, &mut live);
     }
     server.players.insert(entity, Player::Live(live));
-    if let Err(error) = outcome {
-        answer(world, entity, player, Err(error));
-    }
+    let not_saved = match outcome {
+        Err(error) => {
+            answer(world, entity, player, Err(error.clone()));
+            error
+        }
+        Ok(_) => SaveError::Unavailable {
+            message: format!("{MOST_IN_FLIGHT} saves of this player are waiting for it already"),
+        },
+    };
+    purchases::apply_saved(world, entity, ticket, postponed, &Err(not_saved));
 }
 
 /// How many saves of one player may wait at once, so that a game that asks in every update fills no memory while the
@@ -208,42 +272,56 @@ const MOST_IN_FLIGHT: u32 = 64;
 
 /// Hands what was captured to the session's queue.
 fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
-    let (player, reporter) = (live.player, server.reporter.clone());
+    let (player, ticket, reporter) = (live.player, live.ticket, server.reporter.clone());
     live.unsaved = false;
     live.in_flight += 1;
-    live.session.save(live.document.clone(), move |result| {
+    let snapshot = live.snapshot();
+    let carried = snapshot.settle.clone();
+    live.session.save(snapshot, move |result| {
         let result = result.map(|_| ()).map_err(SaveError::from);
         // Nobody is left to hear it after the app is gone.
         let _ = reporter.send(Report::Saved {
             entity,
             player,
+            ticket,
+            carried,
             result,
         });
     });
+    steps::reached("save.queued");
 }
 
-/// Takes in the answer to a save of a session that goes on.
-pub(super) fn apply(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
+/// Takes in the answer to a save of a session that goes on, or has ended meanwhile.
+pub(super) fn apply(
+    world: &mut World,
+    entity: Entity,
+    player: PlayerId,
+    ticket: u64,
+    carried: Vec<Settlement>,
+    result: Result<(), SaveError>,
+) {
     let mut server = world.resource_mut::<Server>();
-    if let Some(live) = server.live_mut(entity).filter(|live| live.player == player) {
+    if server.is_live(entity, ticket)
+        && let Some(live) = server.live_mut(entity)
+    {
         live.in_flight = live.in_flight.saturating_sub(1);
         // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
     }
-    let lost = result == Err(SaveError::LockLost);
-    answer(world, entity, player, result);
-    if lost
-        && world
-            .resource_mut::<Server>()
-            .live_mut(entity)
-            .is_some_and(|live| live.player == player)
-    {
-        leave::end(world, entity, SessionEnd::LockLost);
+    answer(world, entity, player, result.clone());
+    purchases::apply_saved(world, entity, ticket, carried, &result);
+    let end = match result {
+        Err(SaveError::LockLost) => SessionEnd::LockLost,
+        Err(SaveError::Forfeited { .. }) => SessionEnd::CommitRefused,
+        _ => return,
+    };
+    if world.resource::<Server>().is_live(entity, ticket) {
+        leave::end(world, entity, end);
     }
 }
 
 /// Tells the game how a save ended, and keeps [`SaveBlocked`] in step with it.
-fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
+pub(super) fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
     let blocked = match &result {
         Ok(()) => Some(None),
         Err(error) if error.is_rejection() => Some(Some(error.clone())),
@@ -299,6 +377,7 @@ impl From<session::SaveError> for SaveError {
             session::SaveError::Unavailable { message, .. } => Self::Unavailable { message },
             session::SaveError::Rejected { message, .. } => Self::Rejected { message },
             session::SaveError::Skipped { .. } => Self::Skipped,
+            session::SaveError::Forfeited { message, .. } => Self::Forfeited { message },
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bevy::prelude::*;
 use bevy_renet::{netcode::NetcodeServerTransport, renet::ClientId};
 
+use super::PurchaseSettings;
 use crate::{
     document::Compression,
     id::PlayerId,
@@ -61,6 +62,8 @@ pub struct ServerSettings {
     /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) become an [`AppExit`], so that everybody is saved. They are
     /// handled from `App::run` on; a second signal does not interrupt saving. Default: yes.
     pub handle_signals: bool,
+    /// What concerns receipts of purchases.
+    pub purchases: PurchaseSettings,
     /// What concerns sending data to its owner.
     pub replication: ReplicationSettings,
 }
@@ -83,6 +86,7 @@ impl Default for ServerSettings {
             on_load_failure: |_| OnLoadFailure::Fallback,
             on_session_lost: OnSessionLost::Disconnect,
             handle_signals: true,
+            purchases: PurchaseSettings::default(),
             replication: ReplicationSettings::default(),
         }
     }
@@ -105,6 +109,7 @@ impl ServerSettings {
     /// Says what cannot work about these settings.
     pub(super) fn validate(&self) -> Result<(), String> {
         self.session().validate()?;
+        self.purchases.validate()?;
         if self.exit_deadline >= self.lease_ttl {
             return Err(format!(
                 "`exit_deadline` ({:?}) must be shorter than `lease_ttl` ({:?}), or another server takes players over \

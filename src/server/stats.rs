@@ -13,4 +13,14 @@ pub struct ServerStats {
     pub saves: u64,
     /// Saves that failed. Many of them are tried again by a later save.
     pub save_failures: u64,
+    /// Purchases that were granted, durably.
+    pub purchases_granted: u64,
+    /// Purchases that were refused for good.
+    pub purchases_refused: u64,
+    /// Purchases that were refunded.
+    pub purchases_refunded: u64,
+    /// Trades that are durable.
+    pub trades: u64,
+    /// Trades that did not come about.
+    pub trades_refused: u64,
 }

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -11,10 +12,16 @@ use bevy::{
 };
 use tokio::sync::oneshot;
 
-use super::Server;
+use super::{
+    Server,
+    purchases::answer::{self, WaitForPurchase},
+    report::Report,
+};
 use crate::{
     id::PlayerId,
+    inbox::ReceiptInbox,
     player::{LoadError, PersistentPlayer, PlayerFallback, PlayerLoaded, PlayerSession},
+    store::NewReceipt,
 };
 
 /// Asks about the players of this server.
@@ -51,6 +58,32 @@ impl PlayerDataServer<'_, '_> {
     #[must_use]
     pub fn queue_len_of(&self, player: PlayerId) -> usize {
         self.server.sessions.queue_len(player)
+    }
+
+    /// Where payment providers' callbacks go. Clone it into a web server or any other thread.
+    #[must_use]
+    pub fn inbox(&self) -> ReceiptInbox {
+        let reporter = Mutex::new(self.server.reporter.clone());
+        ReceiptInbox::within(self.server.store.clone(), move |player| {
+            let reporter = reporter.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody is left to hear it after the app is gone; the receipt is stored all the same.
+            let _ = reporter.send(Report::Arrived(player));
+        })
+    }
+
+    /// Stores a receipt and processes it, for platforms that ask the game itself whether a purchase was granted, and for
+    /// tests. The receipt is durable before anything is awarded. It may be submitted as often as you like.
+    ///
+    /// The future needs no particular executor, and may be dropped. Don't block the main thread on it. It ends with
+    /// [`NotProcessedYet`](crate::player::PurchaseDecision::NotProcessedYet) when the player is not in a session here,
+    /// leaves first, or can't be given it now; the receipt then waits and is granted later.
+    /// [`PurchaseProcessed`](crate::player::PurchaseProcessed) tells the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`](crate::store::StoreError::Conflict) when the purchase is known with another player or
+    /// product, and [`StoreError::Rejected`](crate::store::StoreError::Rejected) for a payload that is too large.
+    pub fn submit_receipt(&self, receipt: NewReceipt) -> WaitForPurchase {
+        answer::submit(&self.server, receipt)
     }
 
     /// A future for code outside the schedule that ends with the player's load. It needs no particular executor.

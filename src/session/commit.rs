@@ -2,12 +2,12 @@
 //!
 //! The module owns [`Hold`], the one place that builds a [`Write`], and [`Core`], what a session knows about its
 //! record. It promises that a document equal to the last acknowledged one is not written again, that nothing reaches the
-//! store after the lock was lost, and that a close gives its lock back even if its document is refused. Order and
-//! slots are the queue's.
+//! store after the lock was lost or a commit that later ones rest on was refused, and that a close gives its lock back
+//! even if its document is refused. Order and slots are the queue's.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -17,8 +17,29 @@ use super::{SaveError, Saved, Sessions, queue::Turn, registry::InUse, retry::Ret
 use crate::{
     document::Document,
     id::PlayerId,
-    store::{Commit, LockId, StoreError, Then, Write},
+    store::{Commit, LockId, Settlement, StoreError, Then, Write},
 };
+
+/// What a session saves: a player's document, and the receipts whose awards it contains.
+///
+/// The two belong together: a store takes both, or neither.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The player's data.
+    pub document: Document,
+    /// The receipts that the document settles, in the order of their awards.
+    pub settle: Vec<Settlement>,
+}
+
+impl From<Document> for Snapshot {
+    /// A document without any award in it that isn't settled yet.
+    fn from(document: Document) -> Self {
+        Self {
+            document,
+            settle: Vec::new(),
+        }
+    }
+}
 
 /// What every write of a session has to name.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +51,13 @@ pub(super) struct Hold {
 
 impl Hold {
     /// The only place where a [`Write`] is built.
-    pub(super) fn write(self, seq: u64, document: Option<Bytes>, then: Then) -> Write {
+    pub(super) fn write(
+        self,
+        seq: u64,
+        document: Option<Bytes>,
+        settle: Vec<Settlement>,
+        then: Then,
+    ) -> Write {
         let Self { player, lock, fence } = self;
         Write {
             player,
@@ -38,8 +65,14 @@ impl Hold {
             fence,
             seq,
             document,
+            settle,
             then,
         }
+    }
+
+    /// Gives the lock back and changes nothing else.
+    pub(super) fn release(self, seq: u64) -> Write {
+        self.write(seq, None, Vec::new(), Then::Release)
     }
 }
 
@@ -47,7 +80,6 @@ impl Hold {
 pub(super) struct Core {
     hold: Hold,
     known: Mutex<Known>,
-    lost: AtomicBool,
     /// Requests of this session that have not been answered.
     pending: AtomicUsize,
     _in_use: InUse,
@@ -55,6 +87,7 @@ pub(super) struct Core {
 
 /// What is known about the stored record.
 struct Known {
+    standing: Standing,
     /// The document that the store last acknowledged; `None` when there is none.
     document: Option<Document>,
     version: u64,
@@ -62,16 +95,26 @@ struct Known {
     uncertain: bool,
 }
 
+/// Whether a session may still save.
+#[derive(Clone, PartialEq, Eq)]
+enum Standing {
+    Good,
+    /// The store refused something that all later documents contain: a trade, an award. It ends at its last commit.
+    Forfeited(String),
+    /// Another server has the lock.
+    Lost,
+}
+
 impl Core {
     pub(super) fn new(hold: Hold, document: Option<Document>, version: u64, in_use: InUse) -> Arc<Self> {
         Arc::new(Self {
             hold,
             known: Mutex::new(Known {
+                standing: Standing::Good,
                 document,
                 version,
                 uncertain: false,
             }),
-            lost: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             _in_use: in_use,
         })
@@ -81,8 +124,8 @@ impl Core {
         self.hold
     }
 
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+    pub(super) fn is_over(&self) -> bool {
+        self.known().standing != Standing::Good
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -107,13 +150,37 @@ impl Core {
         !known.uncertain && known.document.as_ref() == Some(document)
     }
 
-    fn check_not_lost(&self) -> Result<(), SaveError> {
-        if self.is_lost() {
-            Err(SaveError::LockLost {
-                player: self.hold.player,
-            })
-        } else {
-            Ok(())
+    /// # Errors
+    /// Why nothing can be saved any more.
+    pub(super) fn check_standing(&self) -> Result<(), SaveError> {
+        let player = self.hold.player;
+        match &self.known().standing {
+            Standing::Good => Ok(()),
+            Standing::Forfeited(message) => Err(SaveError::Forfeited {
+                player,
+                message: message.clone(),
+            }),
+            Standing::Lost => Err(SaveError::LockLost { player }),
+        }
+    }
+
+    /// Ends the session at its last commit, unless its lock is lost anyway.
+    pub(super) fn forfeit(&self, message: &str) {
+        let mut known = self.known();
+        if known.standing == Standing::Good {
+            warn!(
+                "the session of player {} ends at its last commit: {message}",
+                self.hold.player
+            );
+            known.standing = Standing::Forfeited(message.to_owned());
+        }
+    }
+
+    fn lose(&self, error: &StoreError) {
+        let mut known = self.known();
+        if known.standing != Standing::Lost {
+            warn!("{error}; what was not committed is lost");
+            known.standing = Standing::Lost;
         }
     }
 
@@ -122,19 +189,19 @@ impl Core {
         &self,
         sessions: &Sessions,
         seq: u64,
-        document: Document,
+        snapshot: Snapshot,
         turn: &mut Turn,
     ) -> Result<Saved, SaveError> {
-        self.check_not_lost()?;
-        if self.is_stored(&document) {
+        self.check_standing()?;
+        let snapshot = self.without_what_is_stored(snapshot);
+        if let (None, []) = (&snapshot.0, &snapshot.1[..]) {
             return Ok(Saved {
                 version: self.known().version,
                 written: false,
             });
         }
         let policy = &sessions.settings().retry;
-        self.send(sessions, seq, Some(document), Then::Keep, policy, turn)
-            .await
+        self.send(sessions, seq, snapshot, Then::Keep, policy, turn).await
     }
 
     /// A close's slot: the final save, if there is one, and the lock's release in one write.
@@ -142,31 +209,45 @@ impl Core {
         &self,
         sessions: &Sessions,
         seq: u64,
-        document: Option<Document>,
+        snapshot: Option<Snapshot>,
         turn: &mut Turn,
     ) -> Result<Saved, SaveError> {
-        self.check_not_lost()?;
-        let document = document.filter(|document| !self.is_stored(document));
+        let standing = self.check_standing();
+        if let Err(SaveError::Forfeited { .. }) = &standing {
+            settle::release(sessions, self.hold, seq, turn).await;
+        }
+        standing?;
+        let snapshot = snapshot.map(|snapshot| self.without_what_is_stored(snapshot));
         let policy = sessions.settings().retry.unlimited();
         let closed = self
-            .send(sessions, seq, document, Then::Release, &policy, turn)
+            .send(
+                sessions,
+                seq,
+                snapshot.unwrap_or_default(),
+                Then::Release,
+                &policy,
+                turn,
+            )
             .await;
-        if let Err(SaveError::Rejected { message, .. }) = &closed {
-            warn!(
-                "the final save of player {} was rejected and is lost: {message}",
-                self.hold.player
-            );
+        if let Err(error @ (SaveError::Rejected { .. } | SaveError::Forfeited { .. })) = &closed {
+            warn!("{error}; the final save is lost");
             // A close is a session's last request, so the next number is free.
             settle::release(sessions, self.hold, seq.saturating_add(1), turn).await;
         }
         closed
     }
 
+    /// A document that the record holds already is not written again; its receipts are settled all the same.
+    fn without_what_is_stored(&self, snapshot: Snapshot) -> (Option<Document>, Vec<Settlement>) {
+        let Snapshot { document, settle } = snapshot;
+        ((!self.is_stored(&document)).then_some(document), settle)
+    }
+
     async fn send(
         &self,
         sessions: &Sessions,
         seq: u64,
-        document: Option<Document>,
+        (document, settle): (Option<Document>, Vec<Settlement>),
         then: Then,
         policy: &RetryPolicy,
         turn: &mut Turn,
@@ -175,37 +256,48 @@ impl Core {
             .as_ref()
             .map(|document| self.encode(sessions, document))
             .transpose()?;
-        let commit = Commit::from(self.hold.write(seq, bytes, then));
-        // From here on until an acknowledgement, nobody knows what the record holds.
-        self.known().uncertain = true;
+        let commit = Commit::from(self.hold.write(seq, bytes, settle, then));
+        self.is_sent();
         let answer = policy
             .retry(turn, || sessions.inner.store.commit(commit.clone()))
             .await;
-        let written = document.is_some();
         match answer {
-            Ok(committed) => {
-                let mut known = self.known();
-                known.uncertain = false;
-                // A store answers with one version per write.
-                known.version = committed.versions.first().copied().unwrap_or(known.version);
-                if written {
-                    known.document = document;
-                }
-                Ok(Saved {
-                    version: known.version,
-                    written,
-                })
-            }
-            Err(error) => {
-                if matches!(error, StoreError::LockLost { .. }) && !self.lost.swap(true, Ordering::AcqRel) {
-                    warn!("{error}; what was not committed is lost");
-                }
-                Err(SaveError::from_store(self.hold.player, error))
-            }
+            // A store answers with one version per write.
+            Ok(committed) => Ok(self.is_acknowledged(committed.versions.first().copied(), document)),
+            Err(error) => Err(self.is_refused(error)),
         }
     }
 
-    fn encode(&self, sessions: &Sessions, document: &Document) -> Result<Bytes, SaveError> {
+    /// From here on until an acknowledgement, nobody knows what the record holds.
+    pub(super) fn is_sent(&self) {
+        self.known().uncertain = true;
+    }
+
+    pub(super) fn is_acknowledged(&self, version: Option<u64>, document: Option<Document>) -> Saved {
+        let mut known = self.known();
+        known.uncertain = false;
+        known.version = version.unwrap_or(known.version);
+        let written = document.is_some();
+        if written {
+            known.document = document;
+        }
+        Saved {
+            version: known.version,
+            written,
+        }
+    }
+
+    /// Takes in why a write of this session, or one that it shares with another, did not land.
+    pub(super) fn is_refused(&self, error: StoreError) -> SaveError {
+        match &error {
+            StoreError::LockLost { player } if *player == self.hold.player => self.lose(&error),
+            StoreError::NotSettled { .. } => self.forfeit(&error.to_string()),
+            _ => {}
+        }
+        SaveError::from_store(self.hold.player, error)
+    }
+
+    pub(super) fn encode(&self, sessions: &Sessions, document: &Document) -> Result<Bytes, SaveError> {
         document
             .encode(sessions.settings().compression)
             .map_err(|error| SaveError::Rejected {

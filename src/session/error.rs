@@ -95,6 +95,15 @@ pub enum SaveError {
         /// Why, and what to do about it.
         message: String,
     },
+    /// The store refused something that every later document of the session contains (a trade, or the award of a receipt
+    /// that somebody else has settled), so the session is over, and ended at its last commit.
+    #[error("the session of player {player} ended at its last commit: {message}")]
+    Forfeited {
+        /// Whose session.
+        player: PlayerId,
+        /// What was refused, and why.
+        message: String,
+    },
     /// A later save of the same session took this one's place, see
     /// [`Sessions::skip_all_to_last`](super::Sessions::skip_all_to_last).
     #[error("this save of player {player} was skipped: a later one takes its place")]
@@ -149,7 +158,11 @@ impl SaveError {
     /// What a save says that the store answered with `error`.
     pub(super) fn from_store(player: PlayerId, error: StoreError) -> Self {
         match error {
-            StoreError::LockLost { .. } => Self::LockLost { player },
+            StoreError::LockLost { player: whose } if whose == player => Self::LockLost { player },
+            error @ (StoreError::LockLost { .. } | StoreError::NotSettled { .. }) => Self::Forfeited {
+                player,
+                message: error.to_string(),
+            },
             StoreError::Unavailable { message } => Self::Unavailable { player, message },
             StoreError::Rejected { message } => Self::Rejected { player, message },
             other => Self::Rejected {

@@ -6,12 +6,13 @@ use tracing::{Instrument, info_span};
 
 use super::{
     SaveError, Sessions,
-    commit::Core,
+    commit::{Core, Snapshot},
     opening,
     queue::{NotRun, Request, Skip},
     settle::FIRST_SEQ,
+    together,
 };
-use crate::{document::Document, id::PlayerId};
+use crate::id::PlayerId;
 
 /// The right to save one player's data. Created by a load and by nothing else; consumed by [`close`](Self::close).
 ///
@@ -21,8 +22,8 @@ use crate::{document::Document, id::PlayerId};
 /// [`Sessions`].
 #[must_use = "dropping it ends the session"]
 pub struct Session {
-    sessions: Sessions,
-    core: Arc<Core>,
+    pub(super) sessions: Sessions,
+    pub(super) core: Arc<Core>,
     /// Tells this session's requests from others' in the queue.
     series: u64,
     next_seq: u64,
@@ -70,23 +71,30 @@ impl Session {
         self.core.pending()
     }
 
-    /// Whether another server has taken the player over, so that nothing of this session can be saved any more.
+    /// Whether nothing of this session can be saved any more: another server has taken the player over, or the store
+    /// refused something that all later documents contain. Close it, so that a lock which is still ours is given back.
     #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.core.is_lost()
+    pub fn is_over(&self) -> bool {
+        self.core.is_over()
     }
 
-    /// Asks for a save of this document. It takes its place in the player's queue at once, and is encoded when its turn
+    /// Asks for a save of this snapshot. It takes its place in the player's queue at once, and is encoded when its turn
     /// comes. A document equal to the one that was last acknowledged is not written again.
     ///
     /// # Errors
-    /// `done` gets a [`SaveError`]; after [`SaveError::LockLost`] the session is [lost](Self::is_lost).
-    pub fn save(&mut self, document: Document, done: impl FnOnce(Result<Saved, SaveError>) + Send + 'static) {
+    /// `done` gets a [`SaveError`]; after [`SaveError::LockLost`] and [`SaveError::Forfeited`] the session
+    /// [is over](Self::is_over).
+    pub fn save(
+        &mut self,
+        snapshot: impl Into<Snapshot>,
+        done: impl FnOnce(Result<Saved, SaveError>) + Send + 'static,
+    ) {
+        let snapshot = snapshot.into();
         let seq = self.take_seq();
         let (core, sessions) = (Arc::clone(&self.core), self.sessions.clone());
         let span = info_span!("save", player = %self.player(), seq);
         let job = move |mut turn| {
-            async move { core.save(&sessions, seq, document, &mut turn).await }.instrument(span)
+            async move { core.save(&sessions, seq, snapshot, &mut turn).await }.instrument(span)
         };
         let request = Request::of(self.player())
             .series(self.series)
@@ -94,22 +102,40 @@ impl Session {
         self.sessions.inner.queue.enqueue(request, job, self.waiter(done));
     }
 
-    /// Ends the session: saves the document, if there is one, and gives the lock back, both in one transaction. It is
+    /// Asks for one commit of two sessions' snapshots, so that what was moved from one to the other is in both documents
+    /// or in neither. It takes its place in both players' queues at once, and later saves of either, a close
+    /// included, wait until it has landed or was refused.
+    ///
+    /// `trouble` is called, at most once, if the store can't be reached in all the attempts that a save has; the request
+    /// goes on. `done` is called once.
+    ///
+    /// # Errors
+    /// `done` gets a [`SaveError`] when the commit was refused; then both sessions [are over](Self::is_over).
+    pub fn save_together(
+        sides: [(&mut Self, Snapshot); 2],
+        trouble: impl FnOnce(SaveError) + Send + 'static,
+        done: impl FnOnce(Result<[Saved; 2], SaveError>) + Send + 'static,
+    ) {
+        together::save_together(sides, trouble, done);
+    }
+
+    /// Ends the session: saves the snapshot, if there is one, and gives the lock back, both in one transaction. It is
     /// retried until it landed or the lock was found lost.
     ///
     /// # Errors
-    /// `done` gets a [`SaveError`]. After [`SaveError::Rejected`] the lock has been given back all the same.
+    /// `done` gets a [`SaveError`]. After [`SaveError::Rejected`] and [`SaveError::Forfeited`] the lock has been given
+    /// back all the same.
     pub fn close(
         mut self,
-        document: Option<Document>,
+        snapshot: Option<Snapshot>,
         done: impl FnOnce(Result<Saved, SaveError>) + Send + 'static,
     ) {
-        self.end(document, done);
+        self.end(snapshot, done);
     }
 
     fn end(
         &mut self,
-        document: Option<Document>,
+        snapshot: Option<Snapshot>,
         done: impl FnOnce(Result<Saved, SaveError>) + Send + 'static,
     ) {
         self.closed = true;
@@ -117,7 +143,7 @@ impl Session {
         let (core, sessions) = (Arc::clone(&self.core), self.sessions.clone());
         let span = info_span!("close", %player, seq);
         let job = move |mut turn| {
-            async move { core.close(&sessions, seq, document, &mut turn).await }.instrument(span)
+            async move { core.close(&sessions, seq, snapshot, &mut turn).await }.instrument(span)
         };
         let request = Request::of(player).series(self.series).skip(Skip::Never);
         self.sessions.inner.queue.enqueue(request, job, self.waiter(done));
@@ -128,7 +154,7 @@ impl Session {
         }
     }
 
-    fn take_seq(&mut self) -> u64 {
+    pub(super) fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         seq
@@ -165,7 +191,7 @@ impl fmt::Debug for Session {
             .field("player", &self.player())
             .field("fence", &self.fence())
             .field("pending", &self.pending())
-            .field("lost", &self.is_lost())
+            .field("over", &self.is_over())
             .finish_non_exhaustive()
     }
 }

@@ -111,7 +111,7 @@ impl RetryPolicy {
     }
 
     /// Makes one attempt, bounded by [`attempt_timeout`](Self::attempt_timeout).
-    pub(super) async fn attempt<T>(
+    pub(crate) async fn attempt<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -159,7 +159,7 @@ impl Attempts {
 }
 
 /// A random number from 0 to 1. A fresh UUID is where this crate has randomness from; its first 32 bits are all random.
-pub(super) fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     let (high, ..) = Uuid::new_v4().as_fields();
     f64::from(high) / f64::from(u32::MAX)
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     id::PlayerId,
-    store::{Acquire, Acquired, Commit, LockId, StoreError, Then},
+    store::{Acquire, Acquired, Commit, LockId, StoreError},
 };
 
 /// The number of a session's first write.
@@ -90,7 +90,7 @@ pub(super) async fn release_if_granted(sessions: &Sessions, player: PlayerId, lo
 /// Gives a lock back, and tries until it is known to be free.
 pub(super) async fn release(sessions: &Sessions, hold: Hold, seq: u64, turn: &mut Turn) {
     let inner = &sessions.inner;
-    let commit = Commit::from(hold.write(seq, None, Then::Release));
+    let commit = Commit::from(hold.release(seq));
     let policy = inner.settings.retry.unlimited();
     match policy.retry(turn, || inner.store.commit(commit.clone())).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => {}
@@ -159,7 +159,7 @@ async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) -> Result<(),
         lock,
         fence: record.fence,
     };
-    let write = hold.write(record.last_seq.saturating_add(1), None, Then::Release);
+    let write = hold.release(record.last_seq.saturating_add(1));
     match retry.attempt(inner.store.commit(write.into())).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => Ok(()),
         Err(error) => Err(error),

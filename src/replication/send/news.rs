@@ -44,6 +44,25 @@ impl Teller<'_> {
         is_said
     }
 
+    /// After the values: what was bought is there when its purchase is told.
+    pub(super) fn tell_purchases(&mut self) -> bool {
+        while let Some(news) = self.link.watched.as_mut().and_then(|watched| {
+            // Whom it is about has to be known first.
+            watched
+                .has_values()
+                .then(|| watched.news.purchases.pop_front())
+                .flatten()
+        }) {
+            if !self.say(&ToClient::Purchase(news.clone())) {
+                if let Some(watched) = &mut self.link.watched {
+                    watched.news.purchases.push_front(news);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
     fn tell_save(&mut self) -> bool {
         let Some(watched) = &mut self.link.watched else {
             return true;

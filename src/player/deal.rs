@@ -1,0 +1,136 @@
+//! What a player is told about deals: purchases and trades.
+
+use std::fmt;
+
+use bevy::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PlayerId, ProductId, PurchaseId};
+
+/// A purchase has been processed, or could not be yet. On the server's player entity, and on the client's
+/// [`OwnPlayer`](super::OwnPlayer).
+///
+/// It is triggered each time that an attempt to process a receipt has ended. At the end of a session the entity may be
+/// gone already.
+#[derive(EntityEvent, Clone, Debug)]
+pub struct PurchaseProcessed {
+    /// The player's entity.
+    pub entity: Entity,
+    /// Who it is.
+    pub player: PlayerId,
+    /// Which purchase.
+    pub purchase: PurchaseId,
+    /// What was bought.
+    pub product: ProductId,
+    /// What has become of it.
+    pub decision: PurchaseDecision,
+}
+
+/// What has become of a purchase.
+///
+/// The names are those that Roblox's receipt handlers answer with, and two more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PurchaseDecision {
+    /// What was bought is in the player's data, and that is durable.
+    PurchaseGranted,
+    /// Not now: the player isn't here, the handler can't grant it at the moment, or the data could not be saved yet. It
+    /// will be tried again, and there is nothing to do about it.
+    NotProcessedYet,
+    /// It will never be granted: the product's handler, or the server, refuses it. The money has to go back.
+    Refused {
+        /// Why, in the words of the handler.
+        reason: String,
+    },
+    /// The money went back, and what was bought was taken back, or never granted.
+    Refunded {
+        /// What could not be taken back, in the words of the handler.
+        shortfall: Option<String>,
+    },
+}
+
+impl PurchaseDecision {
+    /// Whether this is the last word, apart from a refund.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        !matches!(self, Self::NotProcessedYet)
+    }
+}
+
+impl fmt::Display for PurchaseDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PurchaseGranted => f.write_str("granted"),
+            Self::NotProcessedYet => f.write_str("not processed yet"),
+            Self::Refused { reason } => write!(f, "refused: {reason}"),
+            Self::Refunded { shortfall: None } => f.write_str("refunded"),
+            Self::Refunded {
+                shortfall: Some(shortfall),
+            } => write!(f, "refunded, except: {shortfall}"),
+        }
+    }
+}
+
+/// A trade between two players has ended. Triggered for each of the two, and each time that one was asked for.
+#[cfg(feature = "server")]
+#[derive(EntityEvent, Clone, Debug)]
+pub struct TradeSettled {
+    /// The player's entity, which may be gone already.
+    pub entity: Entity,
+    /// Who it is.
+    pub player: PlayerId,
+    /// With whom.
+    pub partner: PlayerId,
+    /// `Ok` once the trade is durable in both players' data. Otherwise neither has any of it.
+    pub result: Result<(), TradeError>,
+}
+
+/// Why a trade did not come about. Neither player's data has any of it.
+///
+/// Its `Debug` form is the same sentence as its `Display` form.
+#[cfg(feature = "server")]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TradeError {
+    /// A player can't trade with themselves.
+    #[error("a player can't trade with themselves")]
+    SamePlayer,
+    /// One of the two is not in a session: still loading, on defaults, or gone.
+    #[error("{entity} is not a player in a session")]
+    NoSession {
+        /// Which entity.
+        entity: Entity,
+    },
+    /// The store refuses one player's data as it is, so nothing new may rest on it.
+    #[error("the data of player {player} can't be saved as it is")]
+    SaveBlocked {
+        /// Whose data.
+        player: PlayerId,
+    },
+    /// One of the two has traded, and that trade is not durable yet. Ask again in a moment.
+    #[error("an earlier trade of player {player} is still being saved")]
+    Busy {
+        /// Who.
+        player: PlayerId,
+    },
+    /// The game's own system failed, and what it had changed was put back.
+    #[error("the trade failed: {message}")]
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// The store refused it, for instance because another server has taken one of the players over. Both sessions ended
+    /// at their last commit.
+    #[error("the trade could not be committed: {message}")]
+    CommitRefused {
+        /// Why.
+        message: String,
+    },
+}
+
+#[cfg(feature = "server")]
+impl fmt::Debug for TradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

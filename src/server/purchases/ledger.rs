@@ -1,0 +1,225 @@
+//! What a session knows about its player's receipts.
+//!
+//! The [`Ledger`] is what makes "once" true within a session: each receipt has a stage in it from the first attempt to
+//! the session's end, so a row that was read a moment too early, and still says "pending", is not awarded again. Across
+//! sessions the store sees to it.
+
+use std::time::Duration;
+
+use bevy::platform::collections::HashMap;
+
+use crate::{
+    id::{ProductId, PurchaseId},
+    player::PurchaseDecision,
+    store::{Outcome, ReceiptState, Settlement, StoredReceipt},
+};
+
+#[derive(Default)]
+pub(in crate::server) struct Ledger {
+    entries: HashMap<PurchaseId, Entry>,
+    /// What the data in memory contains and the store has not acknowledged, in the order in which it happened.
+    unsettled: Vec<Settlement>,
+    /// Whether the store is being asked for open receipts.
+    pub(super) fetching: Fetching,
+    /// How often that has failed in a row.
+    pub(super) fetch_failures: u32,
+    /// How often saving what is unsettled has failed in a row.
+    pub(super) save_failures: u32,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Fetching {
+    #[default]
+    No,
+    Yes,
+    /// And once more afterwards: something has arrived since.
+    YesAndAgain,
+}
+
+struct Entry {
+    product: ProductId,
+    /// Whether it was awarded in this session. It never is again, whatever a row that was read too early says.
+    is_awarded: bool,
+    /// When its product was found to be unknown.
+    unknown_since: Option<Duration>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// It could not be processed, so often in a row; it is tried again at this time.
+    NotNow { failures: u32, due: Duration },
+    /// It is in memory, and some save has to carry it.
+    Unsettled { refund_waits: bool },
+    /// It is settled in the store.
+    Settled(Outcome),
+}
+
+/// What there is to do about a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToDo {
+    /// Award it.
+    Grant,
+    /// Take it back.
+    Revoke,
+    /// Note that it was never granted: the refund came first.
+    Forget,
+}
+
+impl Ledger {
+    /// What is to be done about a receipt as it was read from the store at some time during this session.
+    pub(super) fn decide(&mut self, receipt: &StoredReceipt, now: Duration, is_urgent: bool) -> Option<ToDo> {
+        let refund = receipt.refund_requested;
+        let mut was_awarded = false;
+        match self.entries.get_mut(&receipt.purchase) {
+            None => {}
+            Some(entry) => match &mut entry.stage {
+                Stage::NotNow { due, .. } if now < *due && !is_urgent => return None,
+                Stage::NotNow { .. } | Stage::Settled(Outcome::Granted) => was_awarded = entry.is_awarded,
+                Stage::Settled(_) => return None,
+                Stage::Unsettled { refund_waits } => {
+                    // It is settled first, and then looked at again.
+                    *refund_waits |= refund;
+                    return None;
+                }
+            },
+        }
+        match (receipt.state, refund) {
+            (ReceiptState::Pending, _) if was_awarded => None,
+            (ReceiptState::Pending, true) => Some(ToDo::Forget),
+            (ReceiptState::Pending, false) => Some(ToDo::Grant),
+            (ReceiptState::Granted, true) => Some(ToDo::Revoke),
+            _ => None,
+        }
+    }
+
+    /// Takes down that a receipt could not be processed; how often in a row.
+    pub(super) fn not_now(&mut self, receipt: &StoredReceipt, product: &ProductId) -> u32 {
+        let entry = self.entry(&receipt.purchase, product);
+        let failures = match entry.stage {
+            Stage::NotNow { failures, .. } => failures.saturating_add(1),
+            _ => 1,
+        };
+        let due = Duration::MAX;
+        entry.stage = Stage::NotNow { failures, due };
+        failures
+    }
+
+    /// Sets when a receipt is to be tried again.
+    pub(super) fn try_again(&mut self, purchase: &PurchaseId, at: Duration) {
+        if let Some(Stage::NotNow { due, .. }) = self.entries.get_mut(purchase).map(|entry| &mut entry.stage)
+        {
+            *due = at;
+        }
+    }
+
+    /// Since when the session knows that its server doesn't know a receipt's product.
+    pub(super) fn unknown_since(
+        &mut self,
+        receipt: &StoredReceipt,
+        product: &ProductId,
+        now: Duration,
+    ) -> Duration {
+        *self
+            .entry(&receipt.purchase, product)
+            .unknown_since
+            .get_or_insert(now)
+    }
+
+    fn entry(&mut self, purchase: &PurchaseId, product: &ProductId) -> &mut Entry {
+        self.entries.entry(purchase.clone()).or_insert_with(|| Entry {
+            product: product.clone(),
+            is_awarded: false,
+            unknown_since: None,
+            stage: Stage::NotNow {
+                failures: 0,
+                due: Duration::ZERO,
+            },
+        })
+    }
+
+    /// Takes down what is in memory from now on: the next snapshot carries it.
+    pub(super) fn settle(&mut self, purchase: PurchaseId, product: ProductId, outcome: Outcome) {
+        let entry = self.entry(&purchase, &product);
+        entry.is_awarded |= outcome == Outcome::Granted;
+        entry.stage = Stage::Unsettled { refund_waits: false };
+        self.unsettled.push(Settlement { purchase, outcome });
+    }
+
+    /// What a save of the data in memory has to settle.
+    pub(in crate::server) fn unsettled(&self) -> &[Settlement] {
+        &self.unsettled
+    }
+
+    /// Takes in that these are settled. Returns those for which that is news, with their products, and whether a refund
+    /// has been waiting for one of them.
+    pub(super) fn acknowledge(&mut self, settled: Vec<Settlement>) -> (Vec<(ProductId, Settlement)>, bool) {
+        let mut news = Vec::new();
+        let mut refund_waits = false;
+        for settlement in settled {
+            let Some(place) = self
+                .unsettled
+                .iter()
+                .position(|unsettled| *unsettled == settlement)
+            else {
+                continue;
+            };
+            self.unsettled.remove(place);
+            let Some(entry) = self.entries.get_mut(&settlement.purchase) else {
+                continue;
+            };
+            refund_waits |= matches!(entry.stage, Stage::Unsettled { refund_waits: true });
+            entry.stage = Stage::Settled(settlement.outcome.clone());
+            news.push((entry.product.clone(), settlement));
+        }
+        (news, refund_waits)
+    }
+
+    /// What has become of a receipt that was settled in this session.
+    pub(super) fn decision(&self, purchase: &PurchaseId) -> Option<PurchaseDecision> {
+        match &self.entries.get(purchase)?.stage {
+            Stage::Settled(outcome) => Some(outcome.clone().into()),
+            Stage::NotNow { .. } | Stage::Unsettled { .. } => None,
+        }
+    }
+
+    /// What is still unsettled at the end of the session, with its products.
+    pub(in crate::server) fn into_unsettled(self) -> Vec<(ProductId, Settlement)> {
+        let products = self.entries;
+        let with_product = |settlement: Settlement| {
+            let product = products.get(&settlement.purchase)?.product.clone();
+            Some((product, settlement))
+        };
+        self.unsettled.into_iter().filter_map(with_product).collect()
+    }
+
+    /// The product of a receipt that the session has met.
+    pub(super) fn product_of(&self, purchase: &PurchaseId) -> Option<&ProductId> {
+        self.entries.get(purchase).map(|entry| &entry.product)
+    }
+}
+
+impl From<Outcome> for PurchaseDecision {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Granted => Self::PurchaseGranted,
+            Outcome::Refused { reason } => Self::Refused { reason },
+            Outcome::Refunded { shortfall } => Self::Refunded { shortfall },
+        }
+    }
+}
+
+/// What a stored receipt's state says by itself; `None` when a session has to process it first.
+pub(super) fn decision_of(receipt: &StoredReceipt) -> Option<PurchaseDecision> {
+    let note = receipt.note.clone();
+    match receipt.state {
+        ReceiptState::Pending if receipt.player.is_none() => Some(PurchaseDecision::Refused {
+            reason: "the player was erased".to_owned(),
+        }),
+        ReceiptState::Pending => None,
+        ReceiptState::Granted => Some(PurchaseDecision::PurchaseGranted),
+        ReceiptState::Refused => Some(PurchaseDecision::Refused {
+            reason: note.unwrap_or_default(),
+        }),
+        ReceiptState::Refunded => Some(PurchaseDecision::Refunded { shortfall: note }),
+    }
+}

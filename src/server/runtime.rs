@@ -1,0 +1,82 @@
+//! The threads on which sessions work, and waiting for what they report.
+
+use std::{sync::mpsc::Receiver, time::Duration};
+
+use tokio::runtime::{self, Handle};
+
+/// Where the async half of the server runs.
+pub(super) struct Runtime {
+    handle: Handle,
+    /// Threads of the plugin's own, so that a game under `#[tokio::main]` works too. `None` while it is being dropped,
+    /// and when a test drives.
+    own: Option<runtime::Runtime>,
+    /// A test's runtime, which moves only when the test, or [`recv`](Self::recv), lets it.
+    #[cfg(feature = "testing")]
+    driven: Option<std::sync::Arc<runtime::Runtime>>,
+}
+
+impl Runtime {
+    /// # Panics
+    /// When the system refuses to start a thread.
+    pub(super) fn own() -> Self {
+        let threads = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("player data")
+            .enable_time()
+            .build()
+            .unwrap_or_else(|error| panic!("can't start the threads that load and save players: {error}"));
+        Self {
+            handle: threads.handle().clone(),
+            own: Some(threads),
+            #[cfg(feature = "testing")]
+            driven: None,
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn driven(runtime: std::sync::Arc<runtime::Runtime>) -> Self {
+        Self {
+            handle: runtime.handle().clone(),
+            own: None,
+            driven: Some(runtime),
+        }
+    }
+
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits for what some task reports; `None` when it has not done so in time.
+    pub(super) fn recv<T>(&self, reports: &Receiver<T>, timeout: Duration) -> Option<T> {
+        #[cfg(feature = "testing")]
+        if let Some(runtime) = &self.driven {
+            return recv_driving(runtime, reports, timeout);
+        }
+        reports.recv_timeout(timeout).ok()
+    }
+}
+
+/// The game loop stands still, so nobody else lets the tasks run. Time is the runtime's.
+#[cfg(feature = "testing")]
+fn recv_driving<T>(runtime: &runtime::Runtime, reports: &Receiver<T>, timeout: Duration) -> Option<T> {
+    runtime.block_on(async {
+        let until = tokio::time::Instant::now() + timeout;
+        loop {
+            match reports.try_recv() {
+                Ok(report) => return Some(report),
+                Err(_) if tokio::time::Instant::now() >= until => return None,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    })
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // A world that is dropped without an `AppExit` is a crash: nothing is flushed. Waiting for the threads here
+        // could block for good, and panics inside another runtime.
+        if let Some(runtime) = self.own.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

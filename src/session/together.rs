@@ -1,0 +1,133 @@
+//! Two players' sessions saved in one commit: a trade is in both documents or in neither.
+//!
+//! The request takes its place in both players' queues at once, so whatever is asked for later, a close included, waits
+//! behind it; and it is repeated until it landed or was refused. Hence no later save of one player can land without it.
+//! When it is refused, everything that either session would save from then on contains half of a trade: both
+//! end at their last commit.
+
+use std::sync::Arc;
+
+use tracing::{Instrument, info_span};
+
+use super::{
+    SaveError, Saved, Session, Sessions, Snapshot,
+    commit::Core,
+    queue::{Request, Turn},
+};
+use crate::store::{Commit, StoreError, Then};
+
+/// One player's part of the request.
+struct Side {
+    core: Arc<Core>,
+    seq: u64,
+    snapshot: Snapshot,
+}
+
+/// Asks for one commit of two sessions' snapshots.
+///
+/// `trouble` is called if the store can't be reached in all the attempts that a save has, at most once; the request
+/// goes on. `done` is called once, with what became of both: `Ok` when the commit is durable.
+///
+/// # Errors
+/// `done` gets a [`SaveError`] and both sessions are over: [`Session::is_over`]. Close them; their locks are given back
+/// and nothing is saved.
+pub(super) fn save_together(
+    sides: [(&mut Session, Snapshot); 2],
+    trouble: impl FnOnce(SaveError) + Send + 'static,
+    done: impl FnOnce(Result<[Saved; 2], SaveError>) + Send + 'static,
+) {
+    let sessions = sides[0].0.sessions.clone();
+    let sides = sides.map(|(session, snapshot)| Side {
+        seq: session.take_seq(),
+        core: Arc::clone(&session.core),
+        snapshot,
+    });
+    let cores = [Arc::clone(&sides[0].core), Arc::clone(&sides[1].core)];
+    let players = [0, 1].map(|n| cores[n].hold().player);
+    let span = info_span!("save together", first = %players[0], second = %players[1]);
+    let queue = sessions.inner.queue.clone();
+    for core in &cores {
+        core.asked();
+    }
+    let job = move |mut turn| async move { run(&sessions, sides, trouble, &mut turn).await }.instrument(span);
+    queue.enqueue(Request::of_all(players), job, move |answer| {
+        let result = answer.unwrap_or_else(|reason| {
+            // Nobody knows how far it got.
+            let error = SaveError::not_run(players[0], reason);
+            forfeit(&cores, &error);
+            Err(error)
+        });
+        for core in cores {
+            core.answered();
+        }
+        done(result);
+    });
+}
+
+async fn run(
+    sessions: &Sessions,
+    sides: [Side; 2],
+    trouble: impl FnOnce(SaveError),
+    turn: &mut Turn,
+) -> Result<[Saved; 2], SaveError> {
+    let cores = [Arc::clone(&sides[0].core), Arc::clone(&sides[1].core)];
+    let committed = commit(sessions, sides, trouble, turn).await;
+    if let Err(error) = &committed {
+        forfeit(&cores, error);
+    }
+    committed
+}
+
+fn forfeit(cores: &[Arc<Core>; 2], error: &SaveError) {
+    for core in cores {
+        core.forfeit(&format!("a commit of two players was refused ({error})"));
+    }
+}
+
+async fn commit(
+    sessions: &Sessions,
+    sides: [Side; 2],
+    trouble: impl FnOnce(SaveError),
+    turn: &mut Turn,
+) -> Result<[Saved; 2], SaveError> {
+    let mut writes = Vec::with_capacity(sides.len());
+    for side in &sides {
+        side.core.check_standing()?;
+        let document = side.core.encode(sessions, &side.snapshot.document)?;
+        let settle = side.snapshot.settle.clone();
+        writes.push(
+            side.core
+                .hold()
+                .write(side.seq, Some(document), settle, Then::Keep),
+        );
+    }
+    let commit = Commit { writes };
+    for side in &sides {
+        side.core.is_sent();
+    }
+    let send = || sessions.inner.store.commit(commit.clone());
+    let policy = &sessions.settings().retry;
+    let mut answer = policy.retry(turn, send).await;
+    if let Err(error @ StoreError::Unavailable { .. }) = &answer {
+        trouble(SaveError::from_store(sides[0].core.hold().player, error.clone()));
+        answer = policy.unlimited().retry(turn, send).await;
+    }
+    match answer {
+        Ok(committed) => {
+            let mut versions = committed.versions.into_iter();
+            Ok(sides.map(|side| {
+                side.core
+                    .is_acknowledged(versions.next(), Some(side.snapshot.document))
+            }))
+        }
+        Err(error) => {
+            let [first, second] = sides.map(|side| side.core.is_refused(error.clone()));
+            // The one that says whose fault it was.
+            Err(if matches!(first, SaveError::LockLost { .. }) {
+                first
+            } else {
+                second
+            })
+        }
+    }
+}
