@@ -4,9 +4,11 @@ use bevy::prelude::*;
 use bevy_renet::renet::ClientId;
 
 use crate::{
+    id::{ProductId, PurchaseId},
     player::{
         LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
-        PlayerSaved, PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
+        PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked,
+        SaveError, SessionEnd,
     },
     replication::{self, ReplicationSettings},
 };
@@ -37,6 +39,14 @@ pub trait ScriptPlayer {
     fn finish_save(&mut self, player: Entity, result: Result<(), SaveError>);
     /// The store refuses the player's data from now on, or accepts it again.
     fn block_saves(&mut self, player: Entity, reason: Option<SaveError>);
+    /// A purchase is processed, or could not be.
+    fn process_purchase(
+        &mut self,
+        player: Entity,
+        purchase: PurchaseId,
+        product: ProductId,
+        decision: PurchaseDecision,
+    );
     /// The session ends; the entity stays.
     fn end_session(&mut self, player: Entity, reason: SessionEnd);
     /// The server disconnects a client and says why.
@@ -87,6 +97,24 @@ impl ScriptPlayer for World {
             Some(reason) => player.insert(SaveBlocked::new(reason)),
             None => player.remove::<SaveBlocked>(),
         };
+    }
+
+    fn process_purchase(
+        &mut self,
+        player: Entity,
+        purchase: PurchaseId,
+        product: ProductId,
+        decision: PurchaseDecision,
+    ) {
+        let id = id_of(self, player);
+        self.trigger(PurchaseProcessed {
+            entity: player,
+            player: id,
+            purchase,
+            product,
+            decision,
+        });
+        self.flush();
     }
 
     fn end_session(&mut self, player: Entity, reason: SessionEnd) {

@@ -1,0 +1,291 @@
+//! Hundreds of kills, several servers at a time, and what was found.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    process::{PATIENCE, database, example, receipts, run},
+    provider::Provider,
+    victim::{Doom, Victim},
+};
+
+/// How many servers, each with a file of its own, are killed side by side.
+const LANES: u32 = 4;
+/// How long a server may take to reach the step that it is to die at; then it is killed wherever it is.
+const LIFE: Duration = Duration::from_secs(6);
+/// The pause between two callbacks.
+const BREATH: Duration = Duration::from_millis(20);
+/// How often a step is reached before the end, at most.
+const MOST_TIMES: u32 = 30;
+
+/// Something that must not be.
+pub type Found = String;
+
+/// A plan of kills.
+#[derive(Clone)]
+pub struct Campaign {
+    steps: &'static [&'static str],
+    sabotage: Option<&'static str>,
+    stops_when_found: bool,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Report {
+    /// How many servers died at each step; `random` for those that were killed wherever they were.
+    pub kills: BTreeMap<String, u32>,
+    steps: Vec<&'static str>,
+    pub delivered: u64,
+    pub repeated: u64,
+    pub paid: usize,
+    pub granted: usize,
+    pub refunded: usize,
+    pub lost: usize,
+    pub relics: u64,
+    /// All purchases that the file says were granted, those of the bots included.
+    pub all_granted: u64,
+    pub audits: u32,
+    pub findings: Vec<Found>,
+    pub took: Duration,
+}
+
+impl Campaign {
+    pub fn new(steps: &'static [&'static str]) -> Self {
+        Self {
+            steps,
+            sabotage: None,
+            stops_when_found: false,
+        }
+    }
+
+    pub fn sabotaged(self, sabotage: &'static str) -> Self {
+        Self {
+            sabotage: Some(sabotage),
+            ..self
+        }
+    }
+
+    /// Kills so many servers.
+    pub fn run(&self, kills: u32) -> Report {
+        let began = Instant::now();
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| {
+                let campaign = self.clone();
+                let kills = kills / LANES + u32::from(lane < kills % LANES);
+                thread::spawn(move || campaign.run_lane(lane, kills))
+            })
+            .collect();
+        let mut total = Report {
+            steps: self.steps.to_vec(),
+            ..Report::default()
+        };
+        for lane in lanes {
+            total.add(lane.join().expect("a lane does not panic"));
+        }
+        total.took = began.elapsed();
+        total
+    }
+
+    /// Kills servers until something is found, but not more than so many.
+    pub fn run_until_found(&self, kills: u32) -> Report {
+        Self {
+            stops_when_found: true,
+            ..self.clone()
+        }
+        .run(kills)
+    }
+
+    fn run_lane(&self, lane: u32, kills: u32) -> Report {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let mut random = fastrand::Rng::with_seed(u64::from(lane));
+        let mut provider = Provider::new(lane, u64::from(lane));
+        let mut report = Report::default();
+        for n in 0..kills {
+            // Every third dies at a random time, the others at each step in turn.
+            let step = (n % 3 != 2 || self.sabotage.is_some()).then(|| {
+                let turn = (n - n / 3) as usize * LANES as usize + lane as usize;
+                let times = if random.bool() {
+                    random.u32(1..=3)
+                } else {
+                    random.u32(1..=MOST_TIMES)
+                };
+                (self.steps[turn % self.steps.len()], times)
+            });
+            let doom = Doom {
+                step,
+                sabotage: self.sabotage,
+            };
+            let died_at = kill_one(folder.path(), &doom, &mut provider, &mut random);
+            *report.kills.entry(died_at).or_default() += 1;
+            report.audit(folder.path());
+            if self.stops_when_found && !report.findings.is_empty() {
+                return report;
+            }
+        }
+        if self.sabotage.is_none() {
+            settle(folder.path(), &mut provider, &mut report);
+        }
+        report
+    }
+}
+
+/// Lets one server live until it dies; says where it did.
+fn kill_one(folder: &Path, doom: &Doom<'_>, provider: &mut Provider, random: &mut fastrand::Rng) -> String {
+    let life = match doom.step {
+        Some(_) => LIFE,
+        None => Duration::from_millis(random.u64(300..2500)),
+    };
+    let mut victim = Victim::start(folder, doom);
+    if let Some(url) = victim.url() {
+        let began = Instant::now();
+        while began.elapsed() < life && !victim.is_dead() {
+            provider.call(&url);
+            thread::sleep(BREATH);
+        }
+    }
+    let log = victim.kill();
+    assert!(!log.contains("panicked"), "a server panicked:\n{log}");
+    let died_at = log.lines().find_map(|line| line.strip_prefix("crashing at "));
+    died_at.unwrap_or("random").to_owned()
+}
+
+/// Lets the last server live until everything that was paid for is settled, and looks whether it is all there.
+fn settle(folder: &Path, provider: &mut Provider, report: &mut Report) {
+    let doom = Doom {
+        step: None,
+        sabotage: None,
+    };
+    let mut victim = Victim::start(folder, &doom);
+    let url = victim.url().expect("nobody kills it");
+    let began = Instant::now();
+    loop {
+        let all_is_said = provider.catch_up(&url);
+        let stored = receipts(folder);
+        let is_open = |purchase: &str| {
+            stored.iter().all(|row| {
+                row.purchase != purchase
+                    || row.state == "pending"
+                    || (row.state == "granted" && row.refund_requested)
+            })
+        };
+        if all_is_said && !provider.purchases.iter().any(|purchase| is_open(&purchase.id)) {
+            break;
+        }
+        if began.elapsed() > PATIENCE {
+            report.findings.push("some receipts are never settled".to_owned());
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let log = victim.stop();
+    assert!(!log.contains("panicked"), "the last server panicked:\n{log}");
+    report.audit(folder);
+    let intact: String = database(folder)
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("it can be checked");
+    if intact != "ok" {
+        report.findings.push(format!("the file is damaged: {intact}"));
+    }
+
+    let stored: BTreeMap<String, String> = receipts(folder)
+        .into_iter()
+        .map(|row| (row.purchase, row.state))
+        .collect();
+    report.delivered = provider.delivered;
+    report.repeated = provider.repeated;
+    for purchase in &provider.purchases {
+        report.paid += 1;
+        let expected = if purchase.wants_refund {
+            "refunded"
+        } else {
+            "granted"
+        };
+        match stored.get(&purchase.id).map(String::as_str) {
+            Some("granted") => report.granted += 1,
+            Some("refunded") => report.refunded += 1,
+            _ => report.lost += 1,
+        }
+        if stored.get(&purchase.id).map(String::as_str) != Some(expected) {
+            let state = stored.get(&purchase.id);
+            report
+                .findings
+                .push(format!("{purchase:?} is {state:?}, and not {expected}"));
+        }
+    }
+}
+
+impl Report {
+    /// Has the books checked by the example's own auditor.
+    fn audit(&mut self, folder: &Path) {
+        // A server that died in its first moments has left nothing to look at.
+        if !folder.join("players.db").exists() {
+            return;
+        }
+        let audit = run(&example("server"), &["--db", "players.db", "--audit"], folder);
+        let said = String::from_utf8_lossy(&audit.stdout).into_owned();
+        if !audit.status.success() {
+            let log = String::from_utf8_lossy(&audit.stderr);
+            self.findings.push(format!("{said}{log}"));
+            return;
+        }
+        self.audits += 1;
+        let numbers: Vec<u64> = said
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        if let [relics, granted] = numbers[..] {
+            (self.relics, self.all_granted) = (relics, granted);
+        }
+    }
+
+    fn add(&mut self, lane: Self) {
+        for (step, kills) in lane.kills {
+            *self.kills.entry(step).or_default() += kills;
+        }
+        self.delivered += lane.delivered;
+        self.repeated += lane.repeated;
+        self.paid += lane.paid;
+        self.granted += lane.granted;
+        self.refunded += lane.refunded;
+        self.lost += lane.lost;
+        self.relics += lane.relics;
+        self.all_granted += lane.all_granted;
+        self.audits += lane.audits;
+        self.findings.extend(lane.findings);
+    }
+
+    /// A run in which no server died at some step has proved nothing about it.
+    #[track_caller]
+    pub fn assert_every_step_was_met(&self) {
+        for step in self.steps.iter().copied().chain(["random"]) {
+            assert!(self.kills.contains_key(step), "nobody died at `{step}`: {self}");
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kills: u32 = self.kills.values().sum();
+        writeln!(f, "{kills} kills in {:.0?}: {:?}", self.took, self.kills)?;
+        writeln!(
+            f,
+            "{} deliveries ({} of them repetitions) of {} purchases: {} granted, {} refunded, {} lost",
+            self.delivered, self.repeated, self.paid, self.granted, self.refunded, self.lost
+        )?;
+        writeln!(
+            f,
+            "{} clean audits; in the end {} relics, each once, and {} purchases granted, each once (bots' included)",
+            self.audits, self.relics, self.all_granted
+        )?;
+        write!(f, "doubled, lost or torn: {}", self.findings.len())?;
+        self.findings
+            .iter()
+            .take(5)
+            .try_for_each(|found| write!(f, "\n  {found}"))
+    }
+}
