@@ -236,6 +236,21 @@ fn a_player_who_leaves_before_the_load_ends_gets_it_next_time_and_nothing_hangs(
 }
 
 #[test]
+fn a_purchase_for_a_player_whose_load_fails_waits_for_better_days_and_nobody_waits_for_it() {
+    let settings = ServerSettings {
+        load_timeout: Duration::from_millis(200),
+        ..quick("a")
+    };
+    let (mut app, rows, _) = start_on_shaky_ground(settings);
+    let other = OtherServer::start(&rows, "b");
+    other.lock(&rows, "ada");
+    app.join("ada");
+    app.update();
+    assert_eq!(buy(&mut app, "p1", "ada", "coins_100"), NotProcessedYet);
+    assert_eq!(state(&rows, "p1"), ReceiptState::Pending);
+}
+
+#[test]
 fn a_purchase_for_a_player_who_is_loading_is_granted_when_they_are_there() {
     let (mut app, _) = start();
     app.join("ada");

@@ -40,6 +40,9 @@ macro_rules! conformance {
     };
 }
 
+#[path = "store_conformance/receipts.rs"]
+mod receipts;
+
 conformance! {
     a_lease_registers_the_server_and_each_further_one_raises_its_beat,
     a_lease_shows_every_server,

@@ -6,7 +6,11 @@ use bevy::{ecs::change_detection::Tick, prelude::*};
 use tracing::warn;
 
 use super::{
-    OnLoadFailure, Player, Server, ServerStats, leave, report::Report, save::LiveSession, types,
+    OnLoadFailure, Player, Server, ServerStats, leave,
+    purchases::{answer, deliver},
+    report::Report,
+    save::LiveSession,
+    types,
     wait::Waiters,
 };
 use crate::{
@@ -178,7 +182,7 @@ fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loa
     }
     world.resource_mut::<ServerStats>().loads += 1;
     super::autosave::begin(world, entity, ticket);
-    super::purchases::deliver::fetch(world, entity);
+    deliver::fetch(world, entity);
     let event = PlayerLoaded {
         entity,
         player,
@@ -216,6 +220,7 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
     world
         .resource_mut::<Waiters>()
         .resolve(entity, &Err(error.clone()));
+    answer::forsake(&mut world.into(), player, &[]);
     world.trigger(PlayerLoadFailed {
         entity,
         player,
