@@ -208,8 +208,8 @@ impl Bare {
                 .expect("nobody else has the file")
         };
         batch("BEGIN IMMEDIATE");
-        let insert = "INSERT OR IGNORE INTO receipts (purchase_id, player_id, product_id, state, received_at, arrival)
-                      VALUES (?1, ?2, 'coin', 'pending', 0, (SELECT coalesce(max(arrival), 0) + 1 FROM receipts))";
+        let insert = "INSERT OR IGNORE INTO receipts (purchase_id, player_id, product_id, state, received_at)
+                      VALUES (?1, ?2, 'coin', 'pending', 0)";
         for _ in 0..DELIVERIES {
             run(
                 insert,

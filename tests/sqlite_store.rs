@@ -16,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bevy_player_data::store::{Acquire, Commit, SqliteSettings, SqliteStore, Store, StoreError, Write};
+use bevy_player_data::store::{
+    Acquire, Commit, NewReceipt, Notice, SqliteSettings, SqliteStore, Store, StoreError, Write,
+};
 use bytes::Bytes;
 use rusqlite::{Connection, config::DbConfig};
 use support::{ADA, BOB, Server, boot, document, lock_lost};
@@ -414,7 +416,9 @@ async fn the_tables_have_the_columns_that_tools_rely_on() {
             "settled_fence",
             "payload",
             "received_at",
-            "settled_at"
+            "settled_at",
+            "note",
+            "arrival"
         ]
     );
 
@@ -456,6 +460,80 @@ async fn a_receipts_state_is_one_of_four() {
 }
 
 #[tokio::test]
+async fn a_receipt_that_another_program_inserts_arrives_like_any_other() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let base = store.arrivals(None).await.unwrap().newest;
+    let connection = folder.connection();
+    let insert = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+        VALUES (?1, ?2, 'coins_100', 'pending', 0)";
+    for id in ["p1", "p2"] {
+        connection.execute(insert, (id, ADA.into_bytes())).unwrap();
+    }
+    let arrivals = store.arrivals(Some(base)).await.unwrap();
+    assert_eq!(arrivals.players, [ADA]);
+    assert_eq!(store.open_receipts(ADA).await.unwrap().len(), 2);
+    let mark = "UPDATE receipts SET refund_requested = 1 WHERE purchase_id = 'p1'";
+    connection.execute(mark, []).unwrap();
+    assert_eq!(
+        store.arrivals(Some(arrivals.newest)).await.unwrap().players,
+        [ADA]
+    );
+}
+
+/// The schema that the first version of the crate wrote, with its index.
+const FIRST_RECEIPTS: &str = "
+    DROP TABLE receipts;
+    CREATE TABLE receipts (
+        purchase_id TEXT NOT NULL PRIMARY KEY, player_id BLOB CHECK (length(player_id) = 16), product_id TEXT,
+        state TEXT NOT NULL CHECK (state IN ('pending', 'granted', 'refused', 'refunded')),
+        refund_requested INTEGER NOT NULL DEFAULT 0 CHECK (refund_requested IN (0, 1)),
+        settled_fence INTEGER, payload BLOB, received_at INTEGER NOT NULL, settled_at INTEGER
+    );
+    CREATE INDEX pending_receipts ON receipts (player_id) WHERE state = 'pending';
+    PRAGMA user_version = 1;";
+
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_brought_up_to_date_with_its_receipts() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let connection = folder.connection();
+    connection.execute_batch(FIRST_RECEIPTS).unwrap();
+    let insert = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+        VALUES (?1, ?2, 'coins_100', ?3, 0)";
+    for (id, state) in [("p1", "granted"), ("p2", "pending")] {
+        connection.execute(insert, (id, ADA.into_bytes(), state)).unwrap();
+    }
+    drop(connection);
+
+    let store = folder.open();
+    let open = store.open_receipts(ADA).await.unwrap();
+    assert_eq!(open.len(), 1);
+    assert_eq!((open[0].purchase.as_str(), open[0].number), ("p2", 2));
+    let newest = store.arrivals(None).await.unwrap().newest;
+    let new = NewReceipt::new("p3".parse().unwrap(), ADA, "coins_100".parse().unwrap());
+    store.enqueue(new, Notice::Paid).await.unwrap();
+    assert_eq!(store.arrivals(Some(newest)).await.unwrap().players, [ADA]);
+    drop(store);
+    drop(folder.open());
+}
+
+#[tokio::test]
+async fn a_receipt_that_cannot_be_read_is_corrupt_and_left_alone() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let connection = folder.connection();
+    let insert = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+        VALUES ('p1', ?1, ?2, 'pending', 0)";
+    connection
+        .execute(insert, (ADA.into_bytes(), "x".repeat(300)))
+        .unwrap();
+    let error = store.open_receipts(ADA).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_mentions(&error, &["p1", "product_id"]);
+}
+
+#[tokio::test]
 async fn the_file_is_in_wal_mode_and_marked_as_ours() {
     let folder = Folder::new();
     let _store = folder.open();
@@ -473,7 +551,7 @@ async fn the_file_is_in_wal_mode_and_marked_as_ours() {
     assert_eq!(text("journal_mode"), "wal");
     assert_eq!(number("page_size"), 4096);
     assert_eq!(number("application_id"), 0x6270_6431);
-    assert_eq!(number("user_version"), 1);
+    assert_eq!(number("user_version"), 2);
 }
 
 // Bad files
@@ -555,11 +633,11 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         newer
             .pragma_update_and_check(None, "journal_mode", journal, |_| Ok(()))
             .unwrap();
-        newer.execute_batch("PRAGMA user_version = 2").unwrap();
+        newer.execute_batch("PRAGMA user_version = 3").unwrap();
         drop(newer);
         folder.refuses_unchanged(
             |error| matches!(error, StoreError::Rejected { .. }),
-            &["schema version 2", "newer"],
+            &["schema version 3", "newer"],
         );
     }
 }

@@ -24,6 +24,13 @@ macro_rules! receipt_columns {
     };
 }
 
+/// What makes a receipt open, as the index `open_receipts` spells it: SQLite uses that index only for this very text.
+macro_rules! is_open {
+    () => {
+        "(state = 'pending' OR (state = 'granted' AND refund_requested = 1))"
+    };
+}
+
 /// How many arrivals one look reports.
 const ARRIVALS: i64 = 1000;
 
@@ -35,15 +42,13 @@ impl Tables<'_> {
         match arrival {
             Arrival::Again => {}
             Arrival::MarkForRefund => self.execute(
-                "UPDATE receipts SET refund_requested = 1, arrival = (SELECT max(arrival) + 1 FROM receipts)
-                 WHERE purchase_id = ?1",
+                "UPDATE receipts SET refund_requested = 1 WHERE purchase_id = ?1",
                 [id],
             )?,
             Arrival::Insert { refund_requested } => self.execute(
                 "INSERT INTO receipts (purchase_id, player_id, product_id, state, refund_requested, payload,
-                     received_at, arrival)
-                 VALUES (:purchase_id, :player_id, :product_id, :state, :refund_requested, :payload, :received_at,
-                     (SELECT coalesce(max(arrival), 0) + 1 FROM receipts))",
+                     received_at)
+                 VALUES (:purchase_id, :player_id, :product_id, :state, :refund_requested, :payload, :received_at)",
                 named_params! {
                     ":purchase_id": id,
                     ":player_id": new.player.into_bytes(),
@@ -122,8 +127,9 @@ pub(super) fn open_receipts(
         "SELECT ",
         receipt_columns!(),
         " FROM receipts
-         WHERE player_id = ?1 AND (state = 'pending' OR (state = 'granted' AND refund_requested = 1))
-         ORDER BY rowid"
+         WHERE player_id = ?1 AND ",
+        is_open!(),
+        " ORDER BY rowid"
     );
     all(connection, statement, [player.into_bytes()])
 }
@@ -249,4 +255,71 @@ fn arrivals(connection: &Connection, since: Option<u64>) -> Result<Arrivals, Fai
 /// The weight of a receipt in a transaction, in bytes.
 pub(super) fn weight(receipt: &NewReceipt) -> usize {
     receipt.payload.as_ref().map_or(0, Bytes::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{SqliteSettings, file},
+        *,
+    };
+
+    #[test]
+    fn a_look_at_a_file_that_nobody_has_changed_reads_no_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("players.db");
+        let reader = file::open(&path, SqliteSettings::default()).unwrap().connection;
+        let look = LastLook::default();
+        let newest = look.arrivals(&reader, None).unwrap().newest;
+
+        // What this very connection does is no change to it, and without the table it could read nothing.
+        reader
+            .execute_batch("ALTER TABLE receipts RENAME TO elsewhere")
+            .unwrap();
+        assert_eq!(look.arrivals(&reader, Some(newest)).unwrap().newest, newest);
+        assert!(
+            look.arrivals(&reader, Some(newest + 1)).is_err(),
+            "another question"
+        );
+        reader
+            .execute_batch("ALTER TABLE elsewhere RENAME TO receipts")
+            .unwrap();
+
+        // Anybody else's change is one.
+        let other = file::open(&path, SqliteSettings::default()).unwrap().connection;
+        let insert = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+            VALUES ('p1', zeroblob(16), 'hat', 'pending', 0)";
+        other.execute_batch(insert).unwrap();
+        let arrivals = look.arrivals(&reader, Some(newest)).unwrap();
+        assert_eq!((arrivals.players.len(), arrivals.newest), (1, newest + 1));
+    }
+
+    #[test]
+    fn the_receipts_of_a_player_are_found_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("players.db");
+        let connection = file::open(&path, SqliteSettings::default()).unwrap().connection;
+        let plan = |query: &str| -> String {
+            let mut statement = connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
+                .unwrap();
+            let details = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+            details.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        };
+        let player = "player_id = zeroblob(16)";
+        let open = plan(&format!(
+            "SELECT * FROM receipts WHERE {player} AND {} ORDER BY rowid",
+            is_open!()
+        ));
+        assert!(open.contains("USING INDEX open_receipts"), "{open}");
+        assert!(!open.contains("TEMP B-TREE"), "{open}");
+        let history = plan(&format!(
+            "SELECT * FROM receipts WHERE {player} AND rowid < 7 ORDER BY rowid DESC"
+        ));
+        assert!(history.contains("USING INDEX receipts_by_player"), "{history}");
+        let arrivals = plan("SELECT arrival, player_id FROM receipts WHERE arrival > 7 ORDER BY arrival");
+        assert!(arrivals.contains("USING INDEX receipts_by_arrival"), "{arrivals}");
+        let newest = plan("SELECT coalesce(max(arrival), 0) + 1 FROM receipts");
+        assert!(newest.contains("receipts_by_arrival"), "{newest}");
+    }
 }

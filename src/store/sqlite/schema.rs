@@ -45,10 +45,19 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX pending_receipts ON receipts (player_id) WHERE state = 'pending';
 ", "
     ALTER TABLE receipts ADD COLUMN note TEXT;  -- for support: why it was refused, what could not be taken back
-    -- Raised by each new receipt and each mark for a refund: what others look from.
-    ALTER TABLE receipts ADD COLUMN arrival INTEGER NOT NULL DEFAULT 0;
+    -- One more for each new receipt and each mark for a refund: what servers look from.
+    ALTER TABLE receipts ADD COLUMN arrival INTEGER;
     UPDATE receipts SET arrival = rowid;
     CREATE UNIQUE INDEX receipts_by_arrival ON receipts (arrival);
+    -- Triggers, so that it is so for whatever program hands a receipt in.
+    CREATE TRIGGER receipt_arrives AFTER INSERT ON receipts BEGIN
+        UPDATE receipts SET arrival = (SELECT coalesce(max(arrival), 0) + 1 FROM receipts)
+        WHERE rowid = NEW.rowid;
+    END;
+    CREATE TRIGGER refund_arrives AFTER UPDATE OF refund_requested ON receipts
+    WHEN NEW.refund_requested <> OLD.refund_requested BEGIN
+        UPDATE receipts SET arrival = (SELECT max(arrival) + 1 FROM receipts) WHERE rowid = NEW.rowid;
+    END;
     CREATE INDEX receipts_by_player ON receipts (player_id);
     DROP INDEX pending_receipts;
     CREATE INDEX open_receipts ON receipts (player_id)
