@@ -8,6 +8,8 @@
 //! - What was **acknowledged is durable**: `kill -9` or a power cut right after loses none of it.
 //! - Data that **could not be loaded is never overwritten**: the player plays on defaults that are never saved.
 //! - **Private components never leave the server**, and nobody receives another player's data.
+//! - **What was paid for is granted exactly once**, and what two players trade is in both players' saved data or in
+//!   neither's.
 //!
 //! # Quick start
 //!
@@ -82,6 +84,14 @@
 //! and when you trigger [`SavePlayer`](player::SavePlayer). Only what changed is encoded, and what equals the stored data
 //! is not written. [`PlayerSaved`](player::PlayerSaved) tells how it went.
 //!
+//! **Purchases.** A [`Product`](server::Product) is an id and a system that awards it. Payment providers' callbacks go
+//! into a [`ReceiptInbox`](inbox::ReceiptInbox), in any process; the server that has the player's session runs the
+//! product's system and saves the award in one transaction with the receipt's settlement.
+//! [`PurchaseProcessed`](player::PurchaseProcessed) tells what has become of it, on the server and on the client.
+//!
+//! **Trades.** Whatever moves value from one player to another belongs into
+//! [`commands.trade`](server::TradeCommandsExt::trade): two saves of their own can be torn apart by a crash.
+//!
 //! **Versions.** A new field with `#[serde(default)]` needs nothing. Any other change needs a higher
 //! [`VERSION`](PlayerData::VERSION) and a step in [`migrate`](PlayerData::migrate). Data from newer code is refused and
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
@@ -102,6 +112,8 @@
 //! | wait until loaded | [`wait_for_load`](server::PlayerDataServer::wait_for_load) |
 //! | save now, saved signal | [`SavePlayer`](player::SavePlayer), [`PlayerSaved`](player::PlayerSaved) |
 //! | session locked by another server | [`LoadError::SessionLocked`](player::LoadError::SessionLocked) |
+//! | `ProcessReceipt`, developer products | [`Product`](server::Product), [`submit_receipt`](server::PlayerDataServer::submit_receipt) |
+//! | `PurchaseGranted`, `NotProcessedYet` | [`PurchaseDecision`](player::PurchaseDecision) |
 //! | mock store | [`MemoryStore`](store::MemoryStore), and `FaultyStore` in `testing` |
 //!
 //! # Cargo features
@@ -123,6 +135,9 @@
 //!
 //! **A component doesn't come back as it was**: in debug builds, the first save of each type checks that, and logs which
 //! field and which serde attribute is to blame. [`testing::assert_round_trip`] does the same in a test.
+//!
+//! **A purchase stays pending**: the player has to be in a session on a server that knows the product; the log says each
+//! time why a handler could not award it.
 //!
 //! **The client sees nothing**: both sides have to persist the same public types with the same versions, and both
 //! `ConnectionConfig`s need the crate's channels; the log of either side says what is missing.

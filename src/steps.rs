@@ -1,6 +1,6 @@
 //! Named steps on the way of a purchase, a trade and a commit, for tests that end a process at each of them.
 //!
-//! Without the feature `step-points`, which no game needs, [`reached`] is nothing at all.
+//! Without the feature `step-points`, which no game needs, a step is nothing at all.
 
 #[cfg(feature = "step-points")]
 use std::sync::OnceLock;
