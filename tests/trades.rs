@@ -271,6 +271,38 @@ fn when_one_players_lock_was_lost_neither_document_has_the_trade_and_both_sessio
 }
 
 #[test]
+fn a_game_may_keep_players_whose_trade_was_refused_on_data_that_is_never_saved() {
+    let mut market = open_with(ServerSettings {
+        on_session_lost: OnSessionLost::KeepAsFallback,
+        ..quick("a")
+    });
+    let other = OtherServer::start(&market.rows, "b");
+    let server = row(&market.rows, "bob").unwrap().lock.unwrap().server;
+    wait(market.rows.retire(server)).unwrap();
+    other.lock(&market.rows, "bob");
+    market.trade();
+    assert!(market.outcome().is_err());
+    let reason = |player| {
+        market
+            .app
+            .component::<PlayerFallback>(player)
+            .map(|fallback| fallback.reason().clone())
+    };
+    assert!(
+        matches!(reason(market.ada), Some(LoadError::Unavailable { .. })),
+        "{:?}",
+        reason(market.ada)
+    );
+    assert!(
+        matches!(reason(market.bob), Some(LoadError::SessionLocked { .. })),
+        "{:?}",
+        reason(market.bob)
+    );
+    assert_eq!(market.app.exit(), AppExit::Success);
+    assert_eq!(market.in_store(), ADA);
+}
+
+#[test]
 fn whoever_left_after_a_trade_that_is_refused_has_saved_nothing_of_it() {
     let mut market = open();
     let other = OtherServer::start(&market.rows, "b");

@@ -185,9 +185,16 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
 pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
     let server = world.resource::<Server>();
     let policy = server.settings.on_session_lost;
-    let holder = match reason {
-        SessionEnd::Replaced => server.settings.name.clone(),
-        _ => "another server".to_owned(),
+    let on_defaults = match reason {
+        SessionEnd::Replaced => LoadError::SessionLocked {
+            server: server.settings.name.clone(),
+        },
+        SessionEnd::CommitRefused => LoadError::Unavailable {
+            message: reason.to_string(),
+        },
+        _ => LoadError::SessionLocked {
+            server: "another server".to_owned(),
+        },
     };
     // Who was still loading has nothing to play on.
     let loaded = server
@@ -198,18 +205,18 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
     leave(&mut world.into(), entity, reason);
     world.flush();
     match (policy, player) {
-        (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player, holder),
+        (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player, on_defaults),
         _ => disconnect_and_despawn(world, entity, &reason.to_string()),
     }
 }
 
-fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, holder: String) {
+fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason: LoadError) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };
     entity_mut.remove::<(PlayerSession, SaveBlocked)>();
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
-        entity_mut.insert(PlayerFallback::new(LoadError::SessionLocked { server: holder }));
+        entity_mut.insert(PlayerFallback::new(reason));
         world
             .resource_mut::<Server>()
             .players

@@ -39,7 +39,7 @@ pub(super) enum Report {
     /// The commit of a trade has ended.
     Traded {
         parties: [trade::Party; 2],
-        result: Result<(), SaveError>,
+        result: Result<(), [SaveError; 2]>,
     },
     /// A final save has ended, and the lock is given back.
     Closed {

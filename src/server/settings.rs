@@ -56,7 +56,8 @@ pub struct ServerSettings {
     pub identify: Identify,
     /// What happens to a player whose data can't be loaded. Default: [`OnLoadFailure::Fallback`], whatever the error.
     pub on_load_failure: fn(&LoadError) -> OnLoadFailure,
-    /// What happens to a player whose session was taken over by another server or another entity. Default:
+    /// What happens to a player whose session ended though they are still here: another server or another entity has taken
+    /// it over, or the store has refused a trade. Default:
     /// [`OnSessionLost::Disconnect`].
     pub on_session_lost: OnSessionLost,
     /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) become an [`AppExit`], so that everybody is saved. They are
@@ -136,7 +137,7 @@ pub enum OnLoadFailure {
     Disconnect,
 }
 
-/// What happens to a player whose session was taken over.
+/// What happens to a player whose session ended though they are still here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnSessionLost {
     /// They are told why, disconnected and despawned.

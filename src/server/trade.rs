@@ -168,7 +168,7 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
             });
         },
         move |result| {
-            let result = result.map(|_| ()).map_err(SaveError::from);
+            let result = result.map(|_| ()).map_err(|errors| errors.map(SaveError::from));
             let _ = reporter.send(Report::Traded { parties, result });
         },
     );
@@ -186,8 +186,9 @@ pub(super) fn apply_delayed(world: &mut World, parties: [Party; 2], error: SaveE
 }
 
 /// Takes in how the commit of a trade has ended.
-pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), SaveError>) {
-    for party in &parties {
+pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [SaveError; 2]>) {
+    for (n, party) in parties.iter().enumerate() {
+        let result = result.as_ref().map(|()| ()).map_err(|errors| errors[n].clone());
         let mut server = world.resource_mut::<Server>();
         if !server.is_live(party.entity, party.ticket) {
             // Who has left is answered by the final save, which waited for this one.
@@ -216,8 +217,12 @@ pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), S
         Ok(()) => stats.trades += 1,
         Err(_) => stats.trades_refused += 1,
     }
-    let result = result.map_err(|error| TradeError::CommitRefused {
-        message: error.to_string(),
+    let result = result.map_err(|[first, second]| TradeError::CommitRefused {
+        // The one that says why, and not only that it was the other.
+        message: match second {
+            SaveError::LockLost => second.to_string(),
+            _ => first.to_string(),
+        },
     });
     if let Err(error) = &result {
         warn!(

@@ -110,11 +110,11 @@ impl Session {
     /// goes on. `done` is called once.
     ///
     /// # Errors
-    /// `done` gets a [`SaveError`] when the commit was refused; then both sessions [are over](Self::is_over).
+    /// `done` gets a [`SaveError`] for each when the commit was refused; then both sessions [are over](Self::is_over).
     pub fn save_together(
         sides: [(&mut Self, Snapshot); 2],
         trouble: impl FnOnce(SaveError) + Send + 'static,
-        done: impl FnOnce(Result<[Saved; 2], SaveError>) + Send + 'static,
+        done: impl FnOnce(Result<[Saved; 2], [SaveError; 2]>) + Send + 'static,
     ) {
         together::save_together(sides, trouble, done);
     }

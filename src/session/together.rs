@@ -23,18 +23,11 @@ struct Side {
     snapshot: Snapshot,
 }
 
-/// Asks for one commit of two sessions' snapshots.
-///
-/// `trouble` is called if the store can't be reached in all the attempts that a save has, at most once; the request
-/// goes on. `done` is called once, with what became of both: `Ok` when the commit is durable.
-///
-/// # Errors
-/// `done` gets a [`SaveError`] and both sessions are over: [`Session::is_over`]. Close them; their locks are given back
-/// and nothing is saved.
+/// See [`Session::save_together`].
 pub(super) fn save_together(
     sides: [(&mut Session, Snapshot); 2],
     trouble: impl FnOnce(SaveError) + Send + 'static,
-    done: impl FnOnce(Result<[Saved; 2], SaveError>) + Send + 'static,
+    done: impl FnOnce(Result<[Saved; 2], [SaveError; 2]>) + Send + 'static,
 ) {
     let sessions = sides[0].0.sessions.clone();
     let sides = sides.map(|(session, snapshot)| Side {
@@ -43,7 +36,7 @@ pub(super) fn save_together(
         snapshot,
     });
     let cores = [Arc::clone(&sides[0].core), Arc::clone(&sides[1].core)];
-    let players = [0, 1].map(|n| cores[n].hold().player);
+    let players = [cores[0].hold().player, cores[1].hold().player];
     let span = info_span!("save together", first = %players[0], second = %players[1]);
     let queue = sessions.inner.queue.clone();
     for core in &cores {
@@ -51,12 +44,9 @@ pub(super) fn save_together(
     }
     let job = move |mut turn| async move { run(&sessions, sides, trouble, &mut turn).await }.instrument(span);
     queue.enqueue(Request::of_all(players), job, move |answer| {
-        let result = answer.unwrap_or_else(|reason| {
-            // Nobody knows how far it got.
-            let error = SaveError::not_run(players[0], reason);
-            forfeit(&cores, &error);
-            Err(error)
-        });
+        // When it panicked, nobody knows how far it got.
+        let result = answer.unwrap_or_else(|reason| Err(SaveError::not_run(players[0], reason)));
+        let result = result.map_err(|error| end_both(&cores, error));
         for core in cores {
             core.answered();
         }
@@ -64,27 +54,18 @@ pub(super) fn save_together(
     });
 }
 
+/// Whatever either session would save from here on contains half of what was refused.
+fn end_both(cores: &[Arc<Core>; 2], error: SaveError) -> [SaveError; 2] {
+    let message = format!("a commit of two players was refused ({error})");
+    let ends = |core: &Arc<Core>| {
+        core.forfeit(&message);
+        // Of whose lock is lost, it says so.
+        core.check_standing().err().unwrap_or_else(|| error.clone())
+    };
+    [ends(&cores[0]), ends(&cores[1])]
+}
+
 async fn run(
-    sessions: &Sessions,
-    sides: [Side; 2],
-    trouble: impl FnOnce(SaveError),
-    turn: &mut Turn,
-) -> Result<[Saved; 2], SaveError> {
-    let cores = [Arc::clone(&sides[0].core), Arc::clone(&sides[1].core)];
-    let committed = commit(sessions, sides, trouble, turn).await;
-    if let Err(error) = &committed {
-        forfeit(&cores, error);
-    }
-    committed
-}
-
-fn forfeit(cores: &[Arc<Core>; 2], error: &SaveError) {
-    for core in cores {
-        core.forfeit(&format!("a commit of two players was refused ({error})"));
-    }
-}
-
-async fn commit(
     sessions: &Sessions,
     sides: [Side; 2],
     trouble: impl FnOnce(SaveError),
@@ -121,13 +102,9 @@ async fn commit(
             }))
         }
         Err(error) => {
-            let [first, second] = sides.map(|side| side.core.is_refused(error.clone()));
-            // The one that says whose fault it was.
-            Err(if matches!(first, SaveError::LockLost { .. }) {
-                first
-            } else {
-                second
-            })
+            // Both take in whose lock was lost, if that is it.
+            let [first, _] = sides.map(|side| side.core.is_refused(error.clone()));
+            Err(first)
         }
     }
 }

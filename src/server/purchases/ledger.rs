@@ -223,3 +223,120 @@ pub(super) fn decision_of(receipt: &StoredReceipt) -> Option<PurchaseDecision> {
         ReceiptState::Refunded => Some(PurchaseDecision::Refunded { shortfall: note }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PlayerId;
+
+    const NOW: Duration = Duration::from_secs(10);
+
+    fn row(state: ReceiptState, refund_requested: bool) -> StoredReceipt {
+        StoredReceipt {
+            number: 1,
+            purchase: "p1".parse().unwrap(),
+            player: Some(PlayerId::from_name("ada")),
+            product: Some("hat".parse().unwrap()),
+            state,
+            refund_requested,
+            settled_fence: None,
+            note: None,
+            payload: None,
+            received_at: 0,
+            settled_at: None,
+        }
+    }
+
+    fn settle(ledger: &mut Ledger, outcome: Outcome) {
+        ledger.settle("p1".parse().unwrap(), "hat".parse().unwrap(), outcome);
+    }
+
+    /// The save that carries everything lands; whether a refund has been waiting for that.
+    fn lands(ledger: &mut Ledger) -> bool {
+        let (news, refund_waits) = ledger.acknowledge(ledger.unsettled().to_vec());
+        assert_eq!(news.len(), 1);
+        assert!(ledger.unsettled().is_empty());
+        refund_waits
+    }
+
+    #[test]
+    fn a_row_that_was_read_too_early_is_not_awarded_again() {
+        let pending = row(ReceiptState::Pending, false);
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.decide(&pending, NOW, false), Some(ToDo::Grant));
+        settle(&mut ledger, Outcome::Granted);
+        assert_eq!(ledger.decide(&pending, NOW, true), None, "awarded, and not saved");
+        lands(&mut ledger);
+        assert_eq!(ledger.decide(&pending, NOW, true), None, "saved");
+        let marked = row(ReceiptState::Pending, true);
+        assert_eq!(
+            ledger.decide(&marked, NOW, true),
+            None,
+            "the row is older than the award"
+        );
+    }
+
+    #[test]
+    fn a_row_that_was_read_before_a_refund_that_failed_is_not_awarded_again() {
+        let mut ledger = Ledger::default();
+        settle(&mut ledger, Outcome::Granted);
+        lands(&mut ledger);
+        let granted = row(ReceiptState::Granted, true);
+        assert_eq!(ledger.decide(&granted, NOW, false), Some(ToDo::Revoke));
+        ledger.not_now(&granted, &"hat".parse().unwrap());
+        assert_eq!(ledger.decide(&row(ReceiptState::Pending, false), NOW, true), None);
+        assert_eq!(ledger.decide(&granted, NOW, true), Some(ToDo::Revoke));
+        settle(&mut ledger, Outcome::Refunded { shortfall: None });
+        assert_eq!(
+            ledger.decide(&granted, NOW, true),
+            None,
+            "taken back, and not saved"
+        );
+        lands(&mut ledger);
+        assert_eq!(ledger.decide(&granted, NOW, true), None, "taken back once");
+    }
+
+    #[test]
+    fn a_refund_that_arrives_before_the_award_is_saved_waits_for_that() {
+        let mut ledger = Ledger::default();
+        settle(&mut ledger, Outcome::Granted);
+        assert_eq!(ledger.decide(&row(ReceiptState::Pending, true), NOW, false), None);
+        assert!(lands(&mut ledger));
+    }
+
+    #[test]
+    fn what_could_not_be_processed_is_tried_again_when_it_is_due_or_somebody_waits() {
+        let pending = row(ReceiptState::Pending, false);
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.not_now(&pending, &"hat".parse().unwrap()), 1);
+        assert_eq!(ledger.not_now(&pending, &"hat".parse().unwrap()), 2);
+        ledger.try_again(&pending.purchase, NOW);
+        assert_eq!(
+            ledger.decide(&pending, NOW - Duration::from_nanos(1), false),
+            None
+        );
+        assert_eq!(ledger.decide(&pending, Duration::ZERO, true), Some(ToDo::Grant));
+        assert_eq!(ledger.decide(&pending, NOW, false), Some(ToDo::Grant));
+    }
+
+    #[test]
+    fn what_is_settled_otherwise_needs_nothing() {
+        let mut ledger = Ledger::default();
+        for (state, refund) in [
+            (ReceiptState::Granted, false),
+            (ReceiptState::Refused, false),
+            (ReceiptState::Refused, true),
+            (ReceiptState::Refunded, true),
+        ] {
+            assert_eq!(ledger.decide(&row(state, refund), NOW, true), None);
+        }
+        assert_eq!(
+            ledger.decide(&row(ReceiptState::Pending, true), NOW, false),
+            Some(ToDo::Forget)
+        );
+        assert_eq!(
+            ledger.decide(&row(ReceiptState::Granted, true), NOW, false),
+            Some(ToDo::Revoke)
+        );
+    }
+}
