@@ -149,9 +149,9 @@ fn until(server: &mut App, client: &mut Client, what: &str, mut condition: impl 
 
 fn receipt() -> NewReceipt {
     NewReceipt::new(
-        "pi_1".parse().unwrap(),
+        "pi_1".parse().expect("a purchase id"),
         PlayerId::from_name("ada"),
-        "coins_100".parse().unwrap(),
+        "coins_100".parse().expect("a product id"),
     )
 }
 
@@ -160,7 +160,7 @@ fn submit(server: &mut App) {
     server
         .world_mut()
         .run_system_cached_with(submit, receipt())
-        .unwrap();
+        .expect("the plugin is there");
 }
 
 #[test]
@@ -264,7 +264,9 @@ fn nothing_that_a_client_sends_creates_grants_or_alters_a_receipt() {
 }
 
 fn receipts(rows: &MemoryStore) -> Vec<StoredReceipt> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime for one request");
     runtime
         .block_on(rows.receipts_of(PlayerId::from_name("ada"), None, 100))
         .expect("the store answers")

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 #[path = "support/process.rs"]
 mod process;
 
-use process::{Server, example, play, rows, run, wait_for};
+use process::{Server, database, example, play, receipts, rows, run, wait_for};
 
 /// Runs the server with arguments that it can't work with, and returns the one sentence that it says.
 #[track_caller]
@@ -33,6 +33,9 @@ fn refused(folder: &Path, arguments: &[&str], code: i32) -> String {
     assert!(output.stdout.is_empty(), "nothing is said as if it ran");
     sentence
 }
+
+/// Arguments for a server that, should it start after all, doesn't run for long.
+const BRIEFLY: [&str; 6] = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--for", "1"];
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder can be made")
@@ -52,6 +55,7 @@ fn arguments_that_make_no_sense_get_one_sentence_and_exit_code_2() {
         (&["--for", "nan"], "nan"),
         (&["--name", ""], "--name"),
         (&["--db"], "--db"),
+        (&["--webhook-rate", "0"], "0"),
         (&["surplus"], "surplus"),
     ] {
         let sentence = refused(folder.path(), arguments, 2);
@@ -132,6 +136,129 @@ fn a_database_that_is_none_gets_one_sentence_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_catalogue_with_a_mistake_gets_one_sentence_that_says_where_and_what_to_do() {
+    let folder = folder();
+    let good = r#"(id: "a", title: "A", price: "1 €", kind: Relic)"#;
+    let long = "x".repeat(256);
+    let with = |name: &str, value: &str| {
+        let fields = [
+            ("id", "\"a\""),
+            ("title", "\"A\""),
+            ("price", "\"1 €\""),
+            ("kind", "Relic"),
+        ];
+        let fields =
+            fields.map(|(field, good)| format!("{field}: {}", if field == name { value } else { good }));
+        format!("[\n({})]", fields.join(", "))
+    };
+    for (text, line, parts) in [
+        (String::new(), 1, &["coins_100"][..]),
+        ("products".to_owned(), 1, &["coins_100"]),
+        ("[]".to_owned(), 1, &["no product", "at least one"]),
+        (format!("[\n{good},\n{good}]"), 3, &["`a`", "of its own"]),
+        (format!("[\n{good}"), 2, &["coins_100"]),
+        (format!("[{good}]\nmore"), 2, &["coins_100"]),
+        (with("id", "\"\""), 2, &["an id"]),
+        (with("id", &format!("\"{long}\"")), 2, &["256 bytes"]),
+        (with("id", "\"a\\nb\""), 2, &["control character"]),
+        (with("id", "7"), 2, &["coins_100"]),
+        (with("title", "\"  \""), 2, &["title", "empty"]),
+        (with("title", &format!("\"{long}\"")), 2, &["title", "80"]),
+        (with("price", "\"\""), 2, &["price", "empty"]),
+        (with("kind", "Coins(0)"), 2, &["0 coins", "at least one"]),
+        (with("kind", "Coins(-1)"), 2, &["coins_100"]),
+        (with("kind", "Title(\"\")"), 2, &["to be called", "empty"]),
+        (with("kind", "Castle"), 2, &["Castle", "Coins"]),
+        (with("kind", "Relic, colour: \"red\""), 2, &["colour", "price"]),
+        (
+            format!("[\n{}]", good.replace("price: \"1 €\", ", "")),
+            2,
+            &["price"],
+        ),
+    ] {
+        fs::write(folder.path().join("shop.ron"), &text).expect("it can be written");
+        let sentence = refused(
+            folder.path(),
+            &[&BRIEFLY[..], &["--products", "shop.ron"]].concat(),
+            1,
+        );
+        for part in [&["`shop.ron`", &format!("line {line}, column ")], parts].concat() {
+            assert!(
+                sentence.contains(part),
+                "`{part}` is missing for {text:?}: {sentence}"
+            );
+        }
+    }
+    fs::write(folder.path().join("bytes.ron"), [0xff, 0xfe]).expect("it can be written");
+    fs::create_dir(folder.path().join("folder.ron")).expect("a folder can be made");
+    for (name, part) in [
+        ("bytes.ron", "text"),
+        ("folder.ron", "can't be read"),
+        ("missing.ron", "there is no catalogue"),
+    ] {
+        let sentence = refused(folder.path(), &[&BRIEFLY[..], &["--products", name]].concat(), 1);
+        assert!(sentence.contains(name) && sentence.contains(part), "{sentence}");
+    }
+    assert!(
+        !folder.path().join("players.db").exists(),
+        "no database is made for nothing"
+    );
+}
+
+#[test]
+fn a_catalogue_of_one_s_own_is_what_is_for_sale() {
+    let folder = folder();
+    let shop = r#"[(id: "cow", title: "A cow", price: "2 beans", kind: Coins(5))]"#;
+    fs::write(folder.path().join("shop.ron"), shop).expect("it can be written");
+    let server = Server::start(folder.path(), &["--products", "shop.ron"]);
+    assert_eq!(
+        server.wait_for_line("for sale"),
+        "for sale: A cow (`cow`, 2 beans)"
+    );
+}
+
+#[test]
+fn a_webhook_secret_that_is_none_gets_one_sentence_that_does_not_repeat_it() {
+    let folder = folder();
+    // Too short, without its prefix, not in base64, and none at all.
+    for secret in [
+        "whsec_c2hvcnQ=",
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_***",
+        "whsec_",
+        "",
+    ] {
+        let sentence = refused(
+            folder.path(),
+            &[&BRIEFLY[..], &["--webhook-secret", secret]].concat(),
+            1,
+        );
+        assert!(
+            sentence.contains("whsec_") && sentence.contains("24"),
+            "{sentence}"
+        );
+        assert!(
+            secret.len() < 8 || !sentence.contains(secret),
+            "a secret is a secret: {sentence}"
+        );
+    }
+    let mut server = std::process::Command::new(example("server"));
+    let output = server
+        .args(BRIEFLY)
+        .env("WEBHOOK_SECRET", "whsec_c2hvcnQ=")
+        .current_dir(folder.path())
+        .output()
+        .expect("the program starts");
+    let sentence = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+    assert!(sentence.contains("`WEBHOOK_SECRET`"), "{sentence}");
+    assert_eq!(
+        (output.status.code(), sentence.lines().count()),
+        (Some(1), 1),
+        "{sentence}"
+    );
+}
+
+#[test]
 fn each_signal_saves_everybody_and_a_second_one_changes_nothing() {
     for signals in [&["TERM"][..], &["INT"], &["INT", "INT"]] {
         let folder = folder();
@@ -157,19 +284,22 @@ fn bots_that_come_and_go_get_back_what_they_left_with() {
     ended.assert_all_saved();
     let said = ended.said.join("\n");
     assert!(!said.contains("MISMATCH"), "{said}");
-    let returns = ended
-        .said
-        .iter()
-        .find_map(|line| line.split_once("compared their data on "))
-        .expect("a tally")
-        .1;
-    let returns: u32 = returns
-        .split(' ')
-        .next()
-        .expect("a number")
-        .parse()
-        .expect("a number");
-    assert!(returns > 0, "somebody was back: {said}");
+    for words in ["compared their data on ", "bought ", "gave "] {
+        assert!(
+            number_after(&ended.said, words) > 0,
+            "somebody has: {words}: {said}"
+        );
+    }
+    assert!(
+        number_after(&ended.said, "audit: ") >= 24,
+        "eight bots began with three relics each: {said}"
+    );
+    assert!(said.contains("relics, each once; "), "{said}");
+    let trades = ended.said.iter().find_map(|line| line.split_once(" refused; "));
+    assert!(
+        trades.is_some_and(|(_, trades)| !trades.starts_with("0 ")),
+        "somebody has traded: {said}"
+    );
     assert!(
         said.contains("; without player data p50 "),
         "ticks are shown with and without the plugin: {said}"
@@ -180,6 +310,76 @@ fn bots_that_come_and_go_get_back_what_they_left_with() {
         rows.iter().all(|row| !row.is_locked),
         "every lock is given back: {rows:?}"
     );
+}
+
+/// The number after these words in what was said.
+#[track_caller]
+fn number_after(said: &[String], words: &str) -> u32 {
+    let found = said.iter().find_map(|line| line.split_once(words));
+    let number = found.and_then(|(_, rest)| rest.split(' ').next());
+    let number = number.unwrap_or_else(|| panic!("nothing is said after `{words}`: {said:?}"));
+    number.parse().expect("a number")
+}
+
+#[test]
+fn an_audit_finds_what_was_lost_doubled_or_granted_for_nothing() {
+    let folder = folder();
+    let missing = refused(folder.path(), &["--audit"], 1);
+    assert!(missing.contains("`players.db`"), "{missing}");
+    let server = Server::start(folder.path(), &["--bots", "3"]);
+    wait_for("everybody is saved, and something is granted", || {
+        let saved = rows(folder.path())
+            .iter()
+            .filter(|row| row.coins.is_some())
+            .count();
+        let granted = receipts(folder.path())
+            .iter()
+            .any(|receipt| receipt.state == "granted");
+        (saved == 3 && granted).then_some(())
+    });
+    let audit = || {
+        let output = run(
+            &example("server"),
+            &["--audit", "--db", "players.db"],
+            folder.path(),
+        );
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("UTF-8"),
+        )
+    };
+    let (code, said) = audit();
+    assert_eq!(
+        code,
+        Some(0),
+        "the books of a running server are in order: {said}"
+    );
+    server.kill();
+
+    let (code, said) = audit();
+    assert_eq!(code, Some(0), "kill -9 changes nothing about that: {said}");
+    assert!(
+        said.starts_with("audit: ") && said.contains("each once; "),
+        "{said}"
+    );
+    let books = database(folder.path());
+    let changed = |sql: &str, finding: &str| {
+        assert_eq!(books.execute(sql, []), Ok(1), "there is something to change");
+        let (code, said) = audit();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(finding), "`{finding}` is missing: {said}");
+    };
+    changed(
+        "DELETE FROM receipts WHERE rowid = (SELECT max(rowid) FROM receipts WHERE state = 'granted')",
+        " and was granted ",
+    );
+    changed(
+        "UPDATE players SET document = (SELECT document FROM players ORDER BY rowid LIMIT 1)
+            WHERE rowid = (SELECT max(rowid) FROM players)",
+        "is there 2 times",
+    );
+    let (_, said) = audit();
+    assert!(said.contains("is lost"), "what was overwritten is missed: {said}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Purchases: each paid receipt is granted exactly once, and a handler that fails has changed nothing.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/purchases.rs"]
 mod shop;

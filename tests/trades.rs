@@ -1,4 +1,5 @@
 //! Trades: what moves between two players is in both players' saved data or in neither's, whatever happens in between.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/server.rs"]
 mod support;

@@ -30,6 +30,7 @@ pub fn plugin(app: &mut App) {
         .add_observer(tell_loaded)
         .add_observer(tell_load_failure)
         .add_observer(tell_saved)
+        .add_observer(tell_purchase)
         .add_observer(remember_refusal)
         .add_observer(remember_farewell)
         .add_systems(Update, (look_around, notice_the_end))
@@ -56,6 +57,14 @@ fn tell_saved(saved: On<PlayerSaved>, mut news: MessageWriter<News>) {
     news.write(News(match &saved.result {
         Ok(()) => "saved".to_owned(),
         Err(error) => format!("not saved: {error}"),
+    }));
+}
+
+fn tell_purchase(processed: On<PurchaseProcessed>, mut news: MessageWriter<News>) {
+    let product = &processed.product;
+    news.write(News(match &processed.decision {
+        PurchaseDecision::PurchaseGranted => format!("{product} is yours"),
+        decision => format!("{product}: {decision}"),
     }));
 }
 

@@ -1,6 +1,6 @@
 //! The client without a terminal: it says in lines what changes, and takes commands from stdin.
 //!
-//! Commands are `move left` (or `right`, `up`, `down`), `color blue` and `quit`; so is the end of stdin.
+//! Commands are `move left` (or `right`, `up`, `down`), `color blue`, `trade` and `quit`; so is the end of stdin.
 
 use std::{
     io::{self, BufRead, Write},
@@ -17,7 +17,7 @@ use bevy_player_data::prelude::*;
 use crate::{
     connection::News,
     game::{
-        data::{Cell, Coins, Inventory, Level, Settings, Title},
+        data::{Bought, Cell, Coins, Inventory, Level, Relics, Settings, Title},
         net::{Direction, Wish},
     },
     wishes::Wishes,
@@ -47,6 +47,8 @@ pub fn install(app: &mut App) {
                 tell_level,
                 tell_title,
                 tell_inventory,
+                tell_relics,
+                tell_bought,
                 tell_color,
                 tell_cell,
             )
@@ -79,9 +81,10 @@ fn understand(line: &str) -> Result<Wish, String> {
         ["move", "left"] => Ok(Wish::Step(Direction::Left)),
         ["move", "right"] => Ok(Wish::Step(Direction::Right)),
         ["color", name] => name.parse().map(Wish::Wear),
+        ["trade"] => Ok(Wish::Trade),
         ["quit"] => Ok(Wish::Retire),
         _ => Err(format!(
-            "`{line}` is no command: say `move left`, `color blue` or `quit`"
+            "`{line}` is no command: say `move left`, `color blue`, `trade` or `quit`"
         )),
     }
 }
@@ -105,6 +108,14 @@ fn tell_level(level: MyNew<Level>) {
 
 fn tell_inventory(inventory: MyNew<Inventory>) {
     say(format_args!("inventory {}", **inventory));
+}
+
+fn tell_relics(relics: MyNew<Relics>) {
+    say(format_args!("relics {}", **relics));
+}
+
+fn tell_bought(bought: MyNew<Bought>) {
+    say(format_args!("bought {}", **bought));
 }
 
 fn tell_color(settings: MyNew<Settings>) {

@@ -16,7 +16,7 @@ use ratatui::{
 use crate::{
     connection::{Field, News},
     game::{
-        data::{Cell, Coins, Inventory, Level, Paint, Settings, Title},
+        data::{Bought, Cell, Coins, Inventory, Level, Paint, Relics, Settings, Title},
         net::{self, Direction, FIELD, FieldView, PlayerView, Wish},
     },
     wishes::Wishes,
@@ -72,7 +72,7 @@ fn read_keys(
             // Before there is anything to retire from.
             Wish::Retire if me.is_empty() => drop(exit.write(AppExit::Success)),
             // Whoever holds a key down wants to go on walking, not to walk a minute longer.
-            Wish::Step(_) if !wishes.0.is_empty() => {}
+            Wish::Step(_) | Wish::Trade if !wishes.0.is_empty() => {}
             wish => wishes.0.push_back(wish),
         }
     }
@@ -90,6 +90,7 @@ fn wish_of(key: KeyEvent) -> Option<Wish> {
         KeyCode::Char('s') | KeyCode::Down => Wish::Step(Direction::Down),
         KeyCode::Char('a') | KeyCode::Left => Wish::Step(Direction::Left),
         KeyCode::Char('d') | KeyCode::Right => Wish::Step(Direction::Right),
+        KeyCode::Char('t') => Wish::Trade,
         KeyCode::Char(digit @ '1'..='9') => Wish::Wear(*Paint::ALL.get(digit as usize - '1' as usize)?),
         _ => return None,
     })
@@ -110,7 +111,9 @@ struct Me {
         &'static Inventory,
         &'static Settings,
         &'static Cell,
+        &'static Bought,
     )>,
+    relics: Option<&'static Relics>,
     title: Option<&'static Title>,
     fallback: Option<&'static PlayerFallback>,
     save_failed: Option<&'static LastSaveFailed>,
@@ -190,7 +193,8 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
         None => lines.push(Line::raw("connecting…").dim()),
         Some(MeItem { data: None, .. }) => lines.push(Line::raw("loading your data…").dim()),
         Some(MeItem {
-            data: Some((coins, level, inventory, settings, cell)),
+            data: Some((coins, level, inventory, settings, cell, bought)),
+            relics,
             title,
             ..
         }) => lines.extend([
@@ -201,6 +205,11 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
                 title.map_or("none yet", |title| title.0.as_str())
             )),
             Line::from(format!("inventory  {inventory}")),
+            Line::from(format!(
+                "relics     {}",
+                relics.map_or("none yet".to_owned(), Relics::to_string)
+            )),
+            Line::from(format!("bought     {bought}")),
             Line::from(format!("color      {:?}", settings.color)).fg(color_of(settings.color)),
             Line::from(format!("at         {}, {}", cell.x, cell.y)),
         ]),
@@ -211,7 +220,7 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
     }
     lines.extend([
         Line::raw(""),
-        Line::raw("move: wasd or arrows   color: 1 to 5   leave: q").dim(),
+        Line::raw("move: wasd or arrows   color: 1 to 5   trade a relic: t   leave: q").dim(),
     ]);
     let panel = Paragraph::new(lines)
         .wrap(Wrap { trim: true })

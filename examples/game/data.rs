@@ -2,11 +2,12 @@
 //!
 //! All of it is public. What the server keeps to itself is persisted by the server alone, see its `cheating` module.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use bevy::prelude::*;
-use bevy_player_data::prelude::*;
+use bevy_player_data::{ProductId, prelude::*};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Declares the data that server and client share.
 pub fn shared_data(app: &mut App) {
@@ -16,6 +17,8 @@ pub fn shared_data(app: &mut App) {
         .persist::<Settings>()
         .persist::<Career>()
         .persist::<Cell>()
+        .persist::<Bought>()
+        .persist_optional::<Relics>()
         .persist_optional::<Title>();
 }
 
@@ -150,4 +153,57 @@ pub struct Title(pub String);
 
 impl PlayerData for Title {
     const KEY: &'static str = "title";
+}
+
+/// How often the player has bought each product, less what was refunded. Only purchases change it.
+#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bought(pub BTreeMap<ProductId, u32>);
+
+impl PlayerData for Bought {
+    const KEY: &'static str = "bought";
+}
+
+impl fmt::Display for Bought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (n, (product, count)) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {product}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Rare things that players give to each other. Nobody has any before the first welcome.
+#[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relics(pub Vec<Relic>);
+
+impl PlayerData for Relics {
+    const KEY: &'static str = "relics";
+}
+
+/// The serial number of a relic: there is one of each in the whole world.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Relic(pub Uuid);
+
+/// The number's first digits, which are enough for people.
+impl fmt::Display for Relic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, ..) = self.0.as_fields();
+        write!(f, "#{first:08x}")
+    }
+}
+
+impl fmt::Display for Relics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(relics) = self;
+        write!(f, "{}", relics.len())?;
+        for (n, relic) in relics.iter().enumerate() {
+            let before = if n == 0 { ": " } else { ", " };
+            write!(f, "{before}{relic}")?;
+        }
+        Ok(())
+    }
 }

@@ -36,6 +36,8 @@ pub enum Wish {
     Step(Direction),
     /// To be shown in this color.
     Wear(Paint),
+    /// To swap a relic with somebody else on the field, whoever that may be.
+    Trade,
     /// To leave the field in good order: nothing happens to the player's data after that.
     Retire,
 }

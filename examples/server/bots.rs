@@ -3,7 +3,7 @@
 //! They share the process with the server, and nothing else.
 
 use std::{
-    fmt,
+    fmt, io,
     ops::AddAssign,
     sync::{
         Arc,
@@ -14,13 +14,22 @@ use std::{
 };
 
 use bevy::prelude::*;
+use bevy_player_data::ProductId;
 
-use crate::game::login::LoginService;
+use crate::{
+    account::player_named,
+    game::login::LoginService,
+    payments::{provider::Provider, secret::Secret},
+};
 
 mod belongings;
 mod bot;
+mod purse;
+mod till;
 
 use bot::Bot;
+use purse::Purse;
+use till::Till;
 
 /// How often a bot looks around and acts.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,16 +50,31 @@ pub struct Tally {
     pub visits: u64,
     /// How often one of them was back, and compared.
     pub returns: u64,
-    /// How often it was not what it should be.
+    /// How often a bot bought something.
+    pub purchases: u64,
+    /// How often one had something refunded.
+    pub refunds: u64,
+    /// How often something was not what it should be.
     pub mismatches: u64,
 }
 
+/// Where bots go, and what they do there.
+#[derive(Clone)]
+pub struct Destination {
+    /// The server's HTTP address, like `http://127.0.0.1:8080`.
+    pub server: String,
+    /// What their payment provider signs with.
+    pub secret: Secret,
+    /// What they buy.
+    pub products: Vec<ProductId>,
+}
+
 impl Bots {
-    /// Sends `bot-1` to `bot-N` to the server at this login address.
+    /// Sends `bot-1` to `bot-N` there.
     ///
     /// # Errors
     /// When the system refuses to start a thread.
-    pub fn start(number: u16, server: &str) -> std::io::Result<Self> {
+    pub fn start(number: u16, destination: &Destination) -> io::Result<Self> {
         let mut bots = Self::default();
         let threads = thread::available_parallelism()
             .map_or(1, usize::from)
@@ -64,8 +88,11 @@ impl Bots {
             if names.is_empty() {
                 break;
             }
-            let (server, stop) = (server.to_owned(), Arc::clone(&bots.stop));
-            let run = move || run(names, &LoginService::new(&server), &stop);
+            let (destination, stop) = (destination.clone(), Arc::clone(&bots.stop));
+            let till = Till::open(
+                Provider::new(&destination.server, destination.secret.clone()).map_err(io::Error::other)?,
+            )?;
+            let run = move || run(names, &destination, &till, &stop);
             bots.threads.push(
                 thread::Builder::new()
                     .name(format!("bots {}", thread + 1))
@@ -90,13 +117,19 @@ impl Bots {
     }
 }
 
-fn run(names: Vec<String>, login: &LoginService, stop: &AtomicBool) -> Tally {
-    // An `App` stays on its thread, so it is made here.
-    let mut bots: Vec<Bot> = names.into_iter().map(Bot::new).collect();
+fn run(names: Vec<String>, destination: &Destination, till: &Till, stop: &AtomicBool) -> Tally {
+    let login = LoginService::new(&destination.server);
+    let make = |name: String| {
+        let player = player_named(&name).expect("bots have good names");
+        let purse = Purse::new(&name, player, destination.products.clone(), till.clone());
+        // An `App` stays on its thread, so it is made here.
+        Bot::new(name, purse)
+    };
+    let mut bots: Vec<Bot> = names.into_iter().map(make).collect();
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         for bot in &mut bots {
-            bot.live(login);
+            bot.live(&login);
             if stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -112,6 +145,8 @@ impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.visits += other.visits;
         self.returns += other.returns;
+        self.purchases += other.purchases;
+        self.refunds += other.refunds;
         self.mismatches += other.mismatches;
     }
 }
@@ -121,11 +156,14 @@ impl fmt::Display for Tally {
         let Self {
             visits,
             returns,
+            purchases,
+            refunds,
             mismatches,
         } = self;
         write!(
             f,
-            "bots came {visits} times, compared their data on {returns} returns, and found {mismatches} mismatches"
+            "bots came {visits} times, bought {purchases} things, gave {refunds} back, compared their data on {returns} \
+             returns, and found {mismatches} mismatches"
         )
     }
 }

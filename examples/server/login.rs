@@ -1,12 +1,9 @@
 //! `POST /login`: hands out connect tokens to whoever has a name.
 //!
-//! This stands where a real game checks a password or a platform's ticket. It runs on a thread of its own, and shares
-//! nothing with the game but the secret key, which is new in every process and never leaves it.
+//! This stands where a real game checks a password or a platform's ticket. It shares nothing with the game but the
+//! secret key, which is new in every process and never leaves it.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    thread,
-};
+use std::net::SocketAddr;
 
 use axum::{
     Json, Router,
@@ -23,9 +20,12 @@ use bevy_renet::netcode::{
 };
 use tracing::error;
 
-use crate::game::{
-    login::{LoginGranted, LoginRefused, LoginRequest},
-    net,
+use crate::{
+    account::{NAME_LIMIT, player_named},
+    game::{
+        login::{LoginGranted, LoginRefused, LoginRequest},
+        net,
+    },
 };
 
 /// Tells this game's packets from others'. Change it whenever the game's messages do.
@@ -33,8 +33,6 @@ pub const PROTOCOL_ID: u64 = 0x636f_696e_7275_7368;
 
 /// The longest body of a request, in bytes.
 const BODY_LIMIT: usize = 1024;
-/// The longest name, in bytes.
-const NAME_LIMIT: usize = 24;
 /// Where in a token's user data the name begins, after the player's id: one byte for its length, then the name.
 const NAME_AT: usize = NETCODE_USER_DATA_BYTES - 1 - NAME_LIMIT;
 /// For how long a token can be used to connect, in seconds.
@@ -94,29 +92,12 @@ pub fn name_in(user_data: &[u8; NETCODE_USER_DATA_BYTES]) -> Option<&str> {
     std::str::from_utf8(rest.get(..usize::from(length))?).ok()
 }
 
-/// Answers logins for as long as the process lives.
-///
-/// # Errors
-/// When the system refuses to start the thread.
-pub fn serve(listener: TcpListener, issuer: Issuer) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let router = Router::new()
+/// The route of logins.
+pub fn routes(issuer: Issuer) -> Router {
+    Router::new()
         .route("/login", post(log_in))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(issuer);
-    thread::Builder::new().name("login".to_owned()).spawn(move || {
-        let served = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router).await
-        });
-        if let Err(problem) = served {
-            error!("nobody can log in any more: {problem}");
-        }
-    })?;
-    Ok(())
+        .with_state(issuer)
 }
 
 async fn log_in(State(issuer): State<Issuer>, body: Result<Bytes, BytesRejection>) -> Response {
@@ -133,10 +114,10 @@ async fn log_in(State(issuer): State<Issuer>, body: Result<Bytes, BytesRejection
             );
         }
     };
-    if let Err(problem) = check(&name) {
-        return refuse(StatusCode::UNPROCESSABLE_ENTITY, problem);
-    }
-    let player = PlayerId::from_name(&name);
+    let player = match player_named(&name) {
+        Ok(player) => player,
+        Err(problem) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, problem),
+    };
     match issuer.token(player, &name) {
         Ok(token) => {
             let granted = LoginGranted {
@@ -150,19 +131,6 @@ async fn log_in(State(issuer): State<Issuer>, body: Result<Bytes, BytesRejection
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "try again later".to_owned())
         }
     }
-}
-
-fn check(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > NAME_LIMIT {
-        return Err(format!("a name has 1 to {NAME_LIMIT} characters"));
-    }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    {
-        return Err("a name is made of letters and digits (A to Z, a to z, 0 to 9), `-` and `_`".to_owned());
-    }
-    Ok(())
 }
 
 fn in_base64(token: &ConnectToken) -> String {

@@ -7,37 +7,58 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use bevy::{
     app::ScheduleRunnerPlugin,
+    ecs::system::RunSystemOnce,
     log::{DEFAULT_FILTER, LogPlugin},
     prelude::*,
     time::common_conditions::on_timer,
 };
-use bevy_player_data::{prelude::*, store::StoreError};
+use bevy_player_data::{
+    inbox::ReceiptInbox,
+    prelude::*,
+    store::{Store, StoreError},
+};
 use bevy_renet::{
     RenetServer, RenetServerPlugin,
     netcode::{NetcodeServerPlugin, NetcodeServerTransport, ServerAuthentication, ServerConfig},
 };
 
+#[path = "../game/account.rs"]
+mod account;
+mod audit;
 mod bots;
+mod catalogue;
 mod cheating;
+#[cfg(feature = "step-points")]
+mod crash;
 #[path = "../game/game.rs"]
 mod game;
+mod http;
 mod login;
 mod options;
+#[path = "../payments/payments.rs"]
+mod payments;
+mod products;
+mod relics;
 mod rules;
 mod status;
 mod ticks;
 mod view;
+mod webhook;
 
-use bots::Bots;
+use audit::{Audit, AuditError};
+use bots::{Bots, Destination};
+use catalogue::{Catalogue, CatalogueError};
 use game::{data::shared_data, net, usage::parse_command_line};
 use login::Issuer;
 use options::Options;
-use status::say;
+use payments::{callback, secret::Secret};
+use status::{Books, say};
 
 /// The server runs at 60 ticks per second.
 const TICK: Duration = Duration::from_micros(1_000_000 / 60);
@@ -45,7 +66,13 @@ const TICK: Duration = Duration::from_micros(1_000_000 / 60);
 const MAX_CLIENTS: usize = 1024;
 
 fn main() -> ExitCode {
-    match serve(&parse_command_line()) {
+    let options: Options = parse_command_line();
+    let ended = if options.audit {
+        audit(&options)
+    } else {
+        serve(&options)
+    };
+    match ended {
         Ok(AppExit::Success) => ExitCode::SUCCESS,
         Ok(AppExit::Error(code)) => ExitCode::from(code.get()),
         Err(error) => {
@@ -60,33 +87,78 @@ fn main() -> ExitCode {
 enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("`{option} {address}` can't be used ({reason}): choose another address")]
     Address {
         option: &'static str,
         address: SocketAddr,
         reason: io::Error,
     },
+    #[error("{0}")]
+    Secret(String),
     #[error("the system refuses a thread: {0}")]
     Thread(io::Error),
+    #[cfg(feature = "step-points")]
+    #[error("{0}")]
+    CrashTest(String),
+}
+
+fn audit(options: &Options) -> Result<AppExit, StartError> {
+    let catalogue = Catalogue::load(options.products.as_deref())?;
+    let audit = Audit::of(&options.db, &catalogue)?;
+    say(&audit);
+    Ok(if audit.is_clean() {
+        AppExit::Success
+    } else {
+        AppExit::error()
+    })
 }
 
 fn serve(options: &Options) -> Result<AppExit, StartError> {
+    let catalogue = Catalogue::load(options.products.as_deref())?;
+    let given = Secret::given(options.webhook_secret.as_deref()).map_err(StartError::Secret)?;
     let (game, game_address) = bind_game(options.listen)?;
-    let (logins, login_address) = bind_logins(options.http)?;
-    let store = SqliteStore::open(&options.db)?;
+    let (http, http_address) = bind_http(options.http)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.db)?);
+    #[cfg(feature = "step-points")]
+    let store = crash::prepare(store).map_err(StartError::CrashTest)?;
 
     let issuer = Issuer::new(game_address);
     let transport = secure_transport(game, game_address, &issuer)?;
-    login::serve(logins, issuer).map_err(StartError::Thread)?;
-    say(format_args!(
-        "Coin Rush on `{}`, with its players in {}",
-        options.name,
-        options.db.display()
-    ));
-    say(format_args!("listening on udp {game_address}"));
-    say(format_args!("login at http://{login_address}"));
-    let bots = Bots::start(options.bots(), &format!("http://{login_address}")).map_err(StartError::Thread)?;
+    let mut app = app(options, store, &catalogue);
+    app.insert_resource(transport);
 
+    let (secret, new) = match given {
+        Some(secret) => (secret, None),
+        None => {
+            let (secret, written) = webhook::new_secret();
+            (secret, Some(written))
+        }
+    };
+    let routes = webhook::routes(inbox(&mut app), secret.clone(), options.webhook_rate);
+    http::serve(http, login::routes(issuer).merge(routes)).map_err(StartError::Thread)?;
+    tell_the_start(options, game_address, http_address, &catalogue, new.as_deref());
+
+    let destination = Destination {
+        server: format!("http://{http_address}"),
+        secret,
+        products: catalogue.entries().iter().map(|entry| entry.id.clone()).collect(),
+    };
+    app.insert_resource(Bots::start(options.bots(), &destination).map_err(StartError::Thread)?)
+        .insert_resource(Books {
+            db: options.db.clone(),
+            catalogue,
+        });
+    if let Some(run_for) = options.run_for {
+        app.add_systems(Update, stop.run_if(on_timer(run_for)));
+    }
+    Ok(app.run())
+}
+
+fn app(options: &Options, store: Arc<dyn Store>, catalogue: &Catalogue) -> App {
     let mut app = App::new();
     app.add_plugins((
         MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(TICK)),
@@ -98,18 +170,45 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
     ))
     .add_plugins((
         cheating::plugin,
+        relics::plugin,
         rules::plugin,
         view::plugin,
         ticks::plugin,
         status::plugin,
     ))
-    .insert_resource(RenetServer::new(net::connection_config()))
-    .insert_resource(transport)
-    .insert_resource(bots);
-    if let Some(run_for) = options.run_for {
-        app.add_systems(Update, stop.run_if(on_timer(run_for)));
+    .insert_resource(RenetServer::new(net::connection_config()));
+    products::sell(&mut app, catalogue);
+    app
+}
+
+/// Where the payment provider's callbacks go.
+fn inbox(app: &mut App) -> ReceiptInbox {
+    app.world_mut()
+        .run_system_once(|server: PlayerDataServer| server.inbox())
+        .expect("the plugin is there")
+}
+
+fn tell_the_start(
+    options: &Options,
+    game: SocketAddr,
+    http: SocketAddr,
+    catalogue: &Catalogue,
+    new_secret: Option<&str>,
+) {
+    say(format_args!(
+        "Coin Rush on `{}`, with its players in {}",
+        options.name,
+        options.db.display()
+    ));
+    say(format_args!("for sale: {catalogue}"));
+    say(format_args!("listening on udp {game}"));
+    say(format_args!("purchases at http://{http}{}", callback::PATH));
+    if let Some(secret) = new_secret {
+        say(format_args!(
+            "purchases are signed with {secret}, until this server ends"
+        ));
     }
-    Ok(app.run())
+    say(format_args!("login at http://{http}"));
 }
 
 /// Everybody is saved on the way out.
@@ -127,7 +226,7 @@ fn bind_game(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), StartError>
     })
 }
 
-fn bind_logins(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let bound = TcpListener::bind(address)
         .and_then(|listener| listener.local_addr().map(|actual| (listener, actual)));
     bound.map_err(|reason| StartError::Address {

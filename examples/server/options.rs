@@ -17,9 +17,19 @@ pub struct Options {
     /// The UDP address that clients reach the game at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = reachable)]
     pub listen: SocketAddr,
-    /// The address of `POST /login`; port 0 takes any that is free.
+    /// The address of `POST /login` and `POST /webhooks/purchases`; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
+    /// What can be bought: a RON file [default: the `assets/products.ron` that the server was built with].
+    #[arg(long, value_name = "FILE")]
+    pub products: Option<PathBuf>,
+    /// The secret (`whsec_…`) that the payment provider signs with [default: the environment's `WEBHOOK_SECRET`, or else
+    /// one that is made for this run].
+    #[arg(long, value_name = "SECRET")]
+    pub webhook_secret: Option<String>,
+    /// How many callbacks of the payment provider are taken per second; above that, it is told to try again later.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u16).range(1..))]
+    pub webhook_rate: u16,
     /// The server's name: unique among the servers that share the file, and the same after a restart.
     #[arg(long, default_value = "arena-1", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
@@ -29,6 +39,9 @@ pub struct Options {
     /// Stop after so many seconds; otherwise the server runs until Ctrl-C or SIGTERM.
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub run_for: Option<Duration>,
+    /// Start no server: check the books in the database, and say what is wrong with them.
+    #[arg(long)]
+    pub audit: bool,
 }
 
 impl Options {

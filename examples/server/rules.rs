@@ -12,6 +12,7 @@ use crate::{
         data::{Career, Cell, Coins, Inventory, Item, Level, Settings, Stack, Title},
         net::{self, Direction, FIELD, Wish},
     },
+    relics,
 };
 
 /// What a new player begins with.
@@ -34,6 +35,11 @@ pub struct OnField {
     /// How many steps the player can make right now.
     breath: f32,
 }
+
+/// Others may trade with the player, who has made a move: whoever has just come in is left to look around, and whoever has
+/// retired is left alone.
+#[derive(Component)]
+pub struct OpenToTrade;
 
 /// What lies on the field.
 #[derive(Resource, Default)]
@@ -97,6 +103,7 @@ fn catch_breath(time: Res<Time>, mut players: Query<&mut OnField>) {
 struct Player {
     entity: Entity,
     on_field: &'static mut OnField,
+    is_open_to_trade: Has<OpenToTrade>,
     cell: &'static mut Cell,
     coins: &'static mut Coins,
     level: &'static mut Level,
@@ -119,10 +126,11 @@ fn fulfil_wishes(
                 Some(None) => player.cheat_score.nonsense(),
                 Some(Some(Wish::Step(direction))) => player.step(direction, &mut finds, &mut commands),
                 Some(Some(Wish::Wear(color))) => player.settings.color = color,
+                Some(Some(Wish::Trade)) => player.trade(&mut commands),
                 Some(Some(Wish::Retire)) => {
                     // The last change of this round: once the client sees it, it has seen everything.
                     player.career.rounds = player.career.rounds.saturating_add(1);
-                    commands.entity(player.entity).remove::<OnField>();
+                    commands.entity(player.entity).remove::<(OnField, OpenToTrade)>();
                     break;
                 }
             }
@@ -138,11 +146,30 @@ fn next_wish(server: &mut RenetServer, client: ClientId) -> Option<Option<Wish>>
 }
 
 impl PlayerItem<'_, '_> {
-    fn step(&mut self, direction: Direction, finds: &mut Finds, commands: &mut Commands) {
+    /// Whether the player may make a move now.
+    fn may_move(&mut self, commands: &mut Commands) -> bool {
         if self.on_field.breath < 1.0 {
-            return self.cheat_score.too_fast();
+            self.cheat_score.too_fast();
+            return false;
         }
         self.on_field.breath -= 1.0;
+        if !self.is_open_to_trade {
+            commands.entity(self.entity).insert(OpenToTrade);
+        }
+        true
+    }
+
+    fn trade(&mut self, commands: &mut Commands) {
+        if self.may_move(commands) {
+            // A command, so that it comes before those of this player's later wishes.
+            commands.run_system_cached_with(relics::trade_with_somebody, self.entity);
+        }
+    }
+
+    fn step(&mut self, direction: Direction, finds: &mut Finds, commands: &mut Commands) {
+        if !self.may_move(commands) {
+            return;
+        }
         // Walking against the edge of the field changes nothing, and is not to be taken for a change.
         self.cell.set_if_neq(neighbor(*self.cell, direction));
         match finds.0.remove(&*self.cell) {

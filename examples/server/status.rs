@@ -5,6 +5,7 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -13,7 +14,9 @@ use bevy_player_data::{player::PlayerClient, prelude::*, replication::Replicatio
 use bevy_renet::netcode::NetcodeServerTransport;
 
 use crate::{
+    audit::Audit,
     bots::Bots,
+    catalogue::Catalogue,
     game::data::{Coins, Level},
     login,
     ticks::{Durations, Ticks},
@@ -28,6 +31,13 @@ struct Told {
     players: u8,
     saves: u64,
     bytes: u64,
+}
+
+/// What is audited when bots have played.
+#[derive(Resource)]
+pub struct Books {
+    pub db: PathBuf,
+    pub catalogue: Catalogue,
 }
 
 /// Says a line. Nobody listening is no reason to fall over.
@@ -138,16 +148,27 @@ fn tell_status(
 fn tell_the_end(
     flushed: On<PlayerDataFlushed>,
     mut bots: ResMut<Bots>,
+    books: Res<Books>,
+    server: Res<ServerStats>,
     ticks: Res<Ticks>,
     mut exit: MessageWriter<AppExit>,
 ) {
     let tally = bots.stop();
-    if tally.visits > 0 {
+    let is_clean = tally.visits == 0 || {
         say(tally);
-    }
-    if tally.mismatches > 0 {
+        tell_audit(&books)
+    };
+    if tally.mismatches > 0 || !is_clean {
         exit.write(AppExit::error());
     }
+    say(format_args!(
+        "{} purchases granted, {} refunded, {} refused; {} trades, {} not possible",
+        server.purchases_granted,
+        server.purchases_refunded,
+        server.purchases_refused,
+        server.trades,
+        server.trades_refused,
+    ));
     let Durations {
         whole,
         without_plugin,
@@ -161,4 +182,18 @@ fn tell_the_end(
     }
     let (saved, total, millis) = (flushed.saved(), flushed.total, flushed.elapsed.as_millis());
     say(format_args!("saved {saved} of {total} players in {millis} ms"));
+}
+
+/// Whether what was saved is as it should be.
+fn tell_audit(books: &Books) -> bool {
+    match Audit::of(&books.db, &books.catalogue) {
+        Ok(audit) => {
+            say(&audit);
+            audit.is_clean()
+        }
+        Err(problem) => {
+            say(format_args!("there is no audit: {problem}"));
+            false
+        }
+    }
 }

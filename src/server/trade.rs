@@ -188,7 +188,7 @@ pub(super) fn apply_delayed(world: &mut World, parties: [Party; 2], error: SaveE
 /// Takes in how the commit of a trade has ended.
 pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [SaveError; 2]>) {
     for (n, party) in parties.iter().enumerate() {
-        let result = result.as_ref().map(|()| ()).map_err(|errors| errors[n].clone());
+        let result = result.as_ref().copied().map_err(|errors| errors[n].clone());
         let mut server = world.resource_mut::<Server>();
         if !server.is_live(party.entity, party.ticket) {
             // Who has left is answered by the final save, which waited for this one.

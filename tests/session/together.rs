@@ -10,10 +10,10 @@ use bevy_player_data::{
 
 use super::*;
 
+type Both = Result<[Saved; 2], [SaveError; 2]>;
+
 /// Saves both; what was told of trouble, and the answer.
-fn together(
-    [first, second]: [(&mut Session, u64); 2],
-) -> (Arc<AtomicU32>, Answer<Result<[Saved; 2], [SaveError; 2]>>) {
+fn together([first, second]: [(&mut Session, u64); 2]) -> (Arc<AtomicU32>, Answer<Both>) {
     let (done, answer) = answer();
     let troubles = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&troubles);

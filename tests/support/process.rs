@@ -11,7 +11,7 @@ use std::{
 };
 
 use bevy_player_data::{PlayerId, document::Document};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
 /// How long anything may take. Far longer than it does, so that a busy machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +39,7 @@ pub fn example(name: &str) -> PathBuf {
 pub fn run(program: &Path, arguments: &[&str], folder: &Path) -> Output {
     Command::new(program)
         .args(arguments)
+        .env_remove("WEBHOOK_SECRET")
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()
@@ -62,7 +63,14 @@ pub struct Ended {
 impl Server {
     /// Starts a server with its database in `folder`, on ports that are free, and waits until one can log in.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(folder, arguments, &[])
+    }
+
+    /// As [`start`](Self::start), with these environment variables.
+    pub fn start_in(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(example("server"))
+            .env_remove("WEBHOOK_SECRET")
+            .envs(variables.iter().copied())
             .args([
                 "--db",
                 "players.db",
@@ -105,6 +113,13 @@ impl Server {
     #[track_caller]
     pub fn wait_for_line(&self, part: &str) -> String {
         self.said.wait_for_line(part)
+    }
+
+    /// The secret that callbacks about purchases are signed with, if the server has made one for itself.
+    pub fn secret(&self) -> String {
+        let line = self.wait_for_line("purchases are signed with ");
+        let secret = line.split_whitespace().find(|word| word.starts_with("whsec_"));
+        secret.expect("a secret").trim_end_matches(',').to_owned()
     }
 
     pub fn signal(&self, name: &str) {
@@ -288,14 +303,8 @@ pub struct Row {
 
 /// All players in the database of a server that was started in `folder`.
 pub fn rows(folder: &Path) -> Vec<Row> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database =
-        Connection::open_with_flags(folder.join("players.db"), flags).expect("there is a database");
-    database.busy_timeout(PATIENCE).expect("a timeout can be set");
-    let mut statement = database
-        .prepare("SELECT player_id, version, fence, lock_id, document FROM players ORDER BY player_id")
-        .expect("the table has these columns");
-    let rows = statement.query_map([], |row| {
+    let query = "SELECT player_id, version, fence, lock_id, document FROM players ORDER BY player_id";
+    select(folder, query, |row| {
         let document: Option<Vec<u8>> = row.get(4)?;
         Ok(Row {
             player: PlayerId::from_bytes(row.get(0)?),
@@ -304,10 +313,50 @@ pub fn rows(folder: &Path) -> Vec<Row> {
             is_locked: row.get::<_, [u8; 16]>(3)? != [0; 16],
             coins: document.map(coins_in),
         })
-    });
-    rows.expect("the rows can be read")
-        .collect::<Result<_, _>>()
-        .expect("the rows can be read")
+    })
+}
+
+/// A receipt's row, as any tool can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptRow {
+    pub purchase: String,
+    pub player: PlayerId,
+    pub product: String,
+    pub state: String,
+    pub refund_requested: bool,
+    pub note: Option<String>,
+}
+
+/// All receipts in that database.
+pub fn receipts(folder: &Path) -> Vec<ReceiptRow> {
+    let query = "SELECT purchase_id, player_id, product_id, state, refund_requested, note FROM receipts
+        ORDER BY rowid";
+    select(folder, query, |row| {
+        Ok(ReceiptRow {
+            purchase: row.get(0)?,
+            player: PlayerId::from_bytes(row.get(1)?),
+            product: row.get(2)?,
+            state: row.get(3)?,
+            refund_requested: row.get(4)?,
+            note: row.get(5)?,
+        })
+    })
+}
+
+/// The database of a server that was started in `folder`, as any tool can open it.
+pub fn database(folder: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database =
+        Connection::open_with_flags(folder.join("players.db"), flags).expect("there is a database");
+    database.busy_timeout(PATIENCE).expect("a timeout can be set");
+    database
+}
+
+fn select<T>(folder: &Path, query: &str, read: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+    let database = database(folder);
+    let mut statement = database.prepare(query).expect("the table has these columns");
+    let rows = statement.query_map([], read).expect("the rows can be read");
+    rows.collect::<Result<_, _>>().expect("the rows can be read")
 }
 
 fn coins_in(document: Vec<u8>) -> u64 {

@@ -1,12 +1,13 @@
 //! One bot: a whole client app, and somebody who plays on it.
 //!
-//! It logs in, plays, retires from the field, waits until its own data says that the server has heard of it, leaves, and
-//! comes back. Nothing changes after that confirmation, so what it finds on its return has to be equal.
+//! It logs in, plays, buys and trades, waits until it has all that it has paid for, retires from the field, waits until
+//! its own data says that the server has heard of it, leaves, and comes back. Nothing changes after that confirmation, so
+//! what it finds on its return has to be equal.
 
 use std::time::{Duration, Instant};
 
 use bevy::{ecs::schedule::SingleThreadedExecutor, prelude::*, time::TimePlugin};
-use bevy_player_data::prelude::*;
+use bevy_player_data::{PurchaseId, prelude::*};
 use bevy_renet::{
     RenetClient, RenetClientPlugin,
     netcode::{NetcodeClientPlugin, NetcodeClientTransport},
@@ -15,6 +16,7 @@ use bevy_renet::{
 use super::{
     Tally,
     belongings::{Belongings, Expectation},
+    purse::Purse,
 };
 use crate::{
     game::{
@@ -38,6 +40,7 @@ pub struct Bot {
     app: App,
     stage: Stage,
     expectation: Expectation,
+    purse: Purse,
     view: FieldView,
     next_step: Instant,
     tally: Tally,
@@ -47,6 +50,7 @@ enum Stage {
     Away { until: Instant },
     Joining { since: Instant },
     Playing { until: Instant },
+    Settling { since: Instant },
     Retiring { since: Instant, round: u32 },
 }
 
@@ -57,8 +61,12 @@ enum Arrival {
     Failed { error: LoadError },
 }
 
+/// The purchases that the client was told are granted, since somebody last looked.
+#[derive(Resource, Default)]
+struct Granted(Vec<PurchaseId>);
+
 impl Bot {
-    pub fn new(name: String) -> Self {
+    pub fn new(name: String, purse: Purse) -> Self {
         let now = Instant::now();
         Self {
             name,
@@ -67,6 +75,7 @@ impl Bot {
                 until: now + seconds(PAUSE),
             },
             expectation: Expectation::Nothing,
+            purse,
             view: FieldView::default(),
             next_step: now,
             tally: Tally::default(),
@@ -74,7 +83,11 @@ impl Bot {
     }
 
     pub const fn tally(&self) -> Tally {
-        self.tally
+        Tally {
+            purchases: self.purse.purchases,
+            refunds: self.purse.refunds,
+            ..self.tally
+        }
     }
 
     /// Does what there is to do now.
@@ -89,8 +102,9 @@ impl Bot {
             Stage::Away { until } if now >= until => self.join(login, now),
             Stage::Away { .. } => {}
             Stage::Joining { since } => self.arrive(now, since),
-            Stage::Playing { until } if now >= until => self.retire(now),
+            Stage::Playing { until } if now >= until => self.stage = Stage::Settling { since: now },
             Stage::Playing { .. } => self.play(now),
+            Stage::Settling { since } => self.retire_once_settled(now, since),
             Stage::Retiring { since, round } => self.leave_once_confirmed(now, since, round),
         }
     }
@@ -135,34 +149,62 @@ impl Bot {
         if let Err(problem) = self.expectation.check(&got) {
             self.mismatch(format_args!("{problem}"));
         }
-        self.expectation = Expectation::AtLeast(got);
+        self.purse.arrive();
+        self.expectation = Expectation::in_any_case(&got, false);
         self.stage = Stage::Playing {
             until: now + seconds(VISIT),
         };
     }
 
     fn play(&mut self, now: Instant) {
-        let Some(seen) = Belongings::read(self.world()) else {
+        let Some(seen) = self.look_at_belongings() else {
             return;
         };
-        let cell = seen.cell;
-        self.expectation = Expectation::AtLeast(seen);
         self.look_around();
         if now >= self.next_step {
             self.next_step = now + STEP;
             let wish = match fastrand::u8(0..50) {
                 0 => Wish::Wear(fastrand::choice(Paint::ALL).unwrap_or_default()),
-                1..8 => Wish::Step(somewhere()),
-                _ => Wish::Step(self.towards_a_find(cell)),
+                1..4 => Wish::Trade,
+                4..11 => Wish::Step(somewhere()),
+                _ => Wish::Step(self.towards_a_find(seen.cell)),
             };
             self.ask_for(wish);
+            if fastrand::u8(0..15) == 0 {
+                self.purse.shop();
+            }
         }
     }
 
-    fn retire(&mut self, now: Instant) {
-        let Some(seen) = Belongings::read(self.world()) else {
+    /// Reads what the bot has, and brings its accounts up to date.
+    fn look_at_belongings(&mut self) -> Option<Belongings> {
+        let seen = Belongings::read(self.world())?;
+        for purchase in std::mem::take(&mut self.world().resource_mut::<Granted>().0) {
+            self.purse.note_granted(&purchase, &seen.bought);
+        }
+        if let Err(problem) = self.purse.collect() {
+            self.mismatch(format_args!("can't buy {problem}"));
+        }
+        let is_settled = self.purse.agrees_with(&seen.bought);
+        self.expectation = Expectation::in_any_case(&seen, is_settled);
+        Some(seen)
+    }
+
+    fn retire_once_settled(&mut self, now: Instant, since: Instant) {
+        let Some(seen) = self.look_at_belongings() else {
             return;
         };
+        if !self.purse.agrees_with(&seen.bought) {
+            if now - since < PATIENCE {
+                return;
+            }
+            let complaint = self.purse.complaint(&seen.bought);
+            self.mismatch(format_args!("{complaint}"));
+        }
+        if fastrand::bool() {
+            // At the very last moment.
+            self.ask_for(Wish::Trade);
+        }
         self.ask_for(Wish::Retire);
         self.stage = Stage::Retiring {
             since: now,
@@ -257,6 +299,12 @@ fn client_app() -> App {
         commands.insert_resource(Arrival::Loaded {
             first_join: loaded.first_join,
         });
+    })
+    .init_resource::<Granted>()
+    .add_observer(|processed: On<PurchaseProcessed>, mut granted: ResMut<Granted>| {
+        if processed.decision == PurchaseDecision::PurchaseGranted {
+            granted.0.push(processed.purchase.clone());
+        }
     })
     .add_observer(|failed: On<PlayerLoadFailed>, mut commands: Commands| {
         commands.insert_resource(Arrival::Failed {
