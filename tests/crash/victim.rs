@@ -87,7 +87,7 @@ impl Victim {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    assert!(began.elapsed() < PATIENCE, "the server does not start")
+                    assert!(began.elapsed() < PATIENCE, "the server does not start");
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
