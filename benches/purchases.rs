@@ -205,7 +205,7 @@ impl Bare {
         let batch = |sql| {
             self.connection
                 .execute_batch(sql)
-                .expect("nobody else has the file")
+                .expect("nobody else has the file");
         };
         batch("BEGIN IMMEDIATE");
         let insert = "INSERT OR IGNORE INTO receipts (purchase_id, player_id, product_id, state, received_at)

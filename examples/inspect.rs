@@ -1,9 +1,9 @@
 //! What is in a player database, as JSON: `cargo run --example inspect -- players.db [PLAYER]`.
 //!
 //! Without a player, all players with their locks, and all servers with their leases; with one (a UUID, or a name as the
-//! example server derives ids from names), that player's document. It takes no lock and changes nothing, so it may look
-//! at the database of a running server. The tables are the crate's stable surface: tools in any language may do the
-//! same.
+//! example server derives ids from names), that player's document and receipts. It takes no lock and changes nothing, so
+//! it may look at the database of a running server. The tables are the crate's stable surface: tools in any language may
+//! do the same.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use bevy_player_data::{
 };
 use clap::Parser;
 use rmpv::Value as Stored;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -28,7 +28,8 @@ use uuid::Uuid;
 struct Options {
     /// The SQLite file.
     db: PathBuf,
-    /// Whose document to show: a UUID or a name. Without it, an overview of all players and servers is shown.
+    /// Whose document and receipts to show: a UUID or a name. Without it, an overview of all players and servers is
+    /// shown.
     player: Option<String>,
 }
 
@@ -69,7 +70,7 @@ fn show(options: &Options) -> Result<(), Failure> {
         None => overview(&database).map_err(unreadable)?,
         Some(given) => {
             let player = given.parse().unwrap_or_else(|_| PlayerId::from_name(given));
-            document(&database, player)
+            player_in(&database, player)
                 .map_err(unreadable)?
                 .ok_or_else(|| Failure::UnknownPlayer {
                     given: given.clone(),
@@ -108,32 +109,64 @@ fn percent_encoded(path: &Path) -> String {
 }
 
 fn overview(database: &Connection) -> rusqlite::Result<Json> {
-    let rows = |sql: &str, show: fn(&Row<'_>) -> rusqlite::Result<Json>| {
-        database
-            .prepare(sql)?
-            .query_map([], show)?
-            .collect::<rusqlite::Result<Vec<Json>>>()
-    };
+    let servers = "SELECT boot_id, name, started_at, beat FROM servers ORDER BY name, started_at";
     Ok(json!({
-        "players": rows(&format!("{PLAYERS} ORDER BY player_id"), player_row)?,
-        "servers": rows("SELECT boot_id, name, started_at, beat FROM servers ORDER BY name, started_at", server_row)?,
+        "players": rows(database, &format!("{PLAYERS} ORDER BY player_id"), [], player_row)?,
+        "servers": rows(database, servers, [], server_row)?,
     }))
 }
 
-fn document(database: &Connection, player: PlayerId) -> rusqlite::Result<Option<Json>> {
+fn rows(
+    database: &Connection,
+    sql: &str,
+    params: impl Params,
+    show: fn(&Row<'_>) -> rusqlite::Result<Json>,
+) -> rusqlite::Result<Vec<Json>> {
+    database.prepare(sql)?.query_map(params, show)?.collect()
+}
+
+/// A player's record and receipts, the newest first; `None` when there is neither.
+fn player_in(database: &Connection, player: PlayerId) -> rusqlite::Result<Option<Json>> {
     let show = |row: &Row<'_>| {
         let mut shown = player_row(row)?;
         let document: Option<Vec<u8>> = row.get("document")?;
         shown["document"] = document.map_or(Json::Null, document_in);
         Ok(shown)
     };
-    database
-        .query_row(
-            &format!("{PLAYERS} WHERE player_id = ?1"),
-            [player.into_bytes()],
-            show,
-        )
-        .optional()
+    let id = player.into_bytes();
+    let record = database
+        .query_row(&format!("{PLAYERS} WHERE player_id = ?1"), [id], show)
+        .optional()?;
+    let receipts = rows(database, RECEIPTS, [id], receipt_row)?;
+    // Whoever has never joined may have bought something on the studio's website.
+    let mut shown = match record {
+        None if receipts.is_empty() => return Ok(None),
+        None => json!({ "player_id": player.to_string() }),
+        Some(record) => record,
+    };
+    shown["receipts"] = receipts.into();
+    Ok(Some(shown))
+}
+
+/// Every column, because `note` is missing in a file that no server of this version has opened yet.
+const RECEIPTS: &str = "SELECT * FROM receipts WHERE player_id = ?1 ORDER BY rowid DESC";
+
+fn receipt_row(row: &Row<'_>) -> rusqlite::Result<Json> {
+    let note = match row.get::<_, Option<String>>("note") {
+        Err(rusqlite::Error::InvalidColumnName(_)) => None,
+        note => note?,
+    };
+    Ok(json!({
+        "purchase_id": row.get::<_, String>("purchase_id")?,
+        "product_id": row.get::<_, Option<String>>("product_id")?,
+        "state": row.get::<_, String>("state")?,
+        "refund_requested": row.get::<_, bool>("refund_requested")?,
+        "note": note,
+        "settled_fence": row.get::<_, Option<i64>>("settled_fence")?,
+        "received_at": row.get::<_, i64>("received_at")?,
+        "settled_at": row.get::<_, Option<i64>>("settled_at")?,
+        "payload_bytes": row.get_ref("payload")?.as_bytes_or_null()?.map(<[u8]>::len),
+    }))
 }
 
 /// The players, each with the server that holds its lock, if one does.

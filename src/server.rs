@@ -246,12 +246,9 @@ impl Server {
         self.runtime.handle().spawn(task);
     }
 
-    fn next_report(&self) -> Option<Report> {
-        self.reports
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_recv()
-            .ok()
+    fn new_reports(&self) -> Vec<Report> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.try_iter().collect()
     }
 
     /// Takes the player's entry out; whoever does so is the one that ends its load or session.

@@ -8,7 +8,9 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use bevy_player_data::store::{Fault, FaultRates, Faults, FaultyStore, MemoryStore, Op, Store, StoreError};
+use bevy_player_data::store::{
+    Fault, FaultRates, Faults, FaultyStore, MemoryStore, NewReceipt, Notice, Op, Store, StoreError,
+};
 use support::{ADA, Server, Session, document};
 use tokio::time::{Instant, sleep};
 
@@ -118,6 +120,35 @@ async fn a_script_names_the_kind_and_the_number_of_requests() {
         .await
         .expect("the script is over");
     assert_eq!(faults.injected(Op::Commit), 3);
+}
+
+#[tokio::test]
+async fn requests_about_receipts_are_kinds_of_their_own() {
+    let (session, faults, rows) = session().await;
+    let store = session.store();
+    let receipt = NewReceipt::new("p1".parse().unwrap(), ADA, "hat".parse().unwrap());
+    let purchase = || "p1".parse().unwrap();
+
+    faults.fail_next(Op::Enqueue, 1, Fault::After);
+    assert_unavailable(store.enqueue(receipt.clone(), Notice::Paid).await);
+    assert!(rows.receipt(purchase()).await.unwrap().is_some(), "it was stored");
+    let again = store.enqueue(receipt, Notice::Paid).await.unwrap();
+    assert!(!again.is_new, "a repetition is no second receipt");
+
+    faults.fail_next(Op::Receipts, 3, Fault::Before);
+    assert_unavailable(store.receipt(purchase()).await);
+    assert_unavailable(store.open_receipts(ADA).await);
+    assert_unavailable(store.receipts_of(ADA, None, 10).await);
+    faults.fail_next(Op::Arrivals, 1, Fault::Before);
+    assert_unavailable(store.arrivals(None).await);
+
+    assert_eq!(store.receipt(purchase()).await.unwrap(), Some(again.receipt));
+    assert_eq!(store.open_receipts(ADA).await.unwrap().len(), 1);
+    assert_eq!(store.receipts_of(ADA, None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.arrivals(Some(0)).await.unwrap().players, [ADA]);
+    let injected =
+        [Op::Enqueue, Op::Receipts, Op::Arrivals].map(|op| (faults.calls(op), faults.injected(op)));
+    assert_eq!(injected, [(2, 1), (6, 3), (2, 1)]);
 }
 
 #[tokio::test(start_paused = true)]

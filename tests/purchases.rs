@@ -726,6 +726,53 @@ fn a_handler_that_changes_somebody_else_has_changed_nobody() {
 }
 
 #[test]
+fn what_observers_do_when_data_is_put_back_is_put_back_as_well() {
+    fn errs(In(receipt): In<Receipt>, mut coins: Query<&mut Coins>) -> Result {
+        coins.get_mut(receipt.entity)?.0 += 100;
+        Err("not now".into())
+    }
+    let (mut app, rows) = start();
+    app.add_product(Product::new("hat", errs)).add_observer(
+        |insert: On<Insert, Coins>, mut inventories: Query<&mut Inventory>| {
+            if let Ok(mut inventory) = inventories.get_mut(insert.entity) {
+                *inventory.0.entry("achievement".to_owned()).or_default() += 1;
+            }
+        },
+    );
+    let ada = app.join_and_load("ada");
+    let before = belongings(&app, ada);
+    assert_eq!(buy(&mut app, "p1", "ada", "hat"), NotProcessedYet);
+    assert_eq!(belongings(&app, ada), before);
+    app.save(ada, "ada").unwrap();
+    assert_eq!(stored_value::<Inventory>(&rows, "ada"), before.1);
+}
+
+#[test]
+fn data_that_observers_do_not_let_be_put_back_is_saved_as_it_was_before_and_the_session_ends() {
+    fn errs(In(receipt): In<Receipt>, mut coins: Query<&mut Coins>) -> Result {
+        coins.get_mut(receipt.entity)?.0 += 100;
+        Err("not now".into())
+    }
+    let (mut app, rows) = start();
+    app.add_product(Product::new("hat", errs)).add_observer(
+        |insert: On<Insert, Coins>, mut coins: Query<&mut Coins>| {
+            if let Ok(mut coins) = coins.get_mut(insert.entity) {
+                coins.0 += 1;
+            }
+        },
+    );
+    let ada = app.join_and_load("ada");
+    app.world_mut().get_mut::<Coins>(ada).unwrap().0 = 5;
+    assert_eq!(buy(&mut app, "p1", "ada", "hat"), NotProcessedYet);
+    let ended = app.until_heard("the session ends", |told| matches!(told, Told::Ended { .. }));
+    let (player, reason) = (id("ada"), SessionEnd::CommitRefused);
+    assert_eq!(ended, Told::Ended { player, reason });
+    app.until("ada's lock is free", |_| !is_locked(&rows, "ada"));
+    assert_eq!(stored_value::<Coins>(&rows, "ada"), Some(Coins(5)));
+    assert_eq!(state(&rows, "p1"), ReceiptState::Pending);
+}
+
+#[test]
 fn a_handler_that_said_not_now_is_asked_again_after_a_growing_pause() {
     #[derive(Resource, Default)]
     struct Asked(Vec<Duration>);

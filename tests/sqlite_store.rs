@@ -98,6 +98,51 @@ async fn child_that_saves_until_it_is_killed() {
 }
 
 #[tokio::test]
+async fn a_receipt_that_another_process_was_told_is_stored_arrives_here_and_survives_its_kill() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let base = store.arrivals(None).await.unwrap().newest;
+    let mut child = folder.helper("child_that_hands_receipts_in_until_it_is_killed");
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acknowledged = Vec::new();
+    let mut since = base;
+    for id in lines.filter_map(|line| line.unwrap().strip_prefix("stored ").map(str::to_owned)) {
+        acknowledged.push(id);
+        since = store.arrivals(Some(since)).await.unwrap().newest;
+        // What is told of only later may have arrived as well.
+        assert!(since >= base + acknowledged.len() as u64, "{acknowledged:?}");
+        if acknowledged.len() == 50 {
+            break;
+        }
+    }
+    assert_eq!(acknowledged.len(), 50, "the child ended before it was killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(store);
+
+    let successor = folder.open();
+    let open = successor.open_receipts(ADA).await.unwrap();
+    let open: Vec<_> = open.iter().map(|receipt| receipt.purchase.as_str()).collect();
+    assert_eq!(open[..50], acknowledged, "each of them, in their order");
+    assert_eq!(successor.arrivals(Some(base)).await.unwrap().players, [ADA]);
+}
+
+#[tokio::test]
+#[ignore = "run as a process of its own by other tests"]
+async fn child_that_hands_receipts_in_until_it_is_killed() {
+    let Some(path) = std::env::var_os(HELPER_DATABASE) else {
+        return;
+    };
+    let store = SqliteStore::open(path).unwrap();
+    for n in 1_u64.. {
+        let purchase = format!("p{n}").parse().unwrap();
+        let new = NewReceipt::new(purchase, ADA, "coins_100".parse().unwrap());
+        store.enqueue(new, Notice::Paid).await.unwrap();
+        println!("stored p{n}");
+    }
+}
+
+#[tokio::test]
 async fn a_copy_of_the_files_of_a_running_server_can_be_opened() {
     let folder = Folder::new();
     let server = folder.server("arena").await;
@@ -481,6 +526,21 @@ async fn a_receipt_that_another_program_inserts_arrives_like_any_other() {
     );
 }
 
+#[tokio::test]
+async fn a_look_reports_a_thousand_arrivals_at_most() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let many = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2500)
+        INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+        SELECT 'p' || n, ?1, 'coins_100', 'pending', 0 FROM n";
+    folder.connection().execute(many, [ADA.into_bytes()]).unwrap();
+    for (since, newest) in [(0, 1000), (1000, 2000), (2000, 2500), (2500, 2500)] {
+        let look = store.arrivals(Some(since)).await.unwrap();
+        assert_eq!(look.newest, newest);
+        assert_eq!(look.players.is_empty(), newest == since);
+    }
+}
+
 /// The schema that the first version of the crate wrote, with its index.
 const FIRST_RECEIPTS: &str = "
     DROP TABLE receipts;
@@ -511,15 +571,22 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_its_receipts() {
     assert_eq!(open.len(), 1);
     assert_eq!((open[0].purchase.as_str(), open[0].number), ("p2", 2));
     let newest = store.arrivals(None).await.unwrap().newest;
+    assert_eq!(newest, 2, "what is there has arrived");
     let new = NewReceipt::new("p3".parse().unwrap(), ADA, "coins_100".parse().unwrap());
     store.enqueue(new, Notice::Paid).await.unwrap();
     assert_eq!(store.arrivals(Some(newest)).await.unwrap().players, [ADA]);
+    let old_index = "SELECT count(*) FROM sqlite_schema WHERE name = 'pending_receipts'";
+    let left: i64 = folder
+        .connection()
+        .query_row(old_index, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0, "`open_receipts` takes its place");
     drop(store);
     drop(folder.open());
 }
 
 #[tokio::test]
-async fn a_receipt_that_cannot_be_read_is_corrupt_and_left_alone() {
+async fn a_receipt_that_cannot_be_read_stands_in_nobodys_way() {
     let folder = Folder::new();
     let store = folder.open();
     let connection = folder.connection();
@@ -528,7 +595,16 @@ async fn a_receipt_that_cannot_be_read_is_corrupt_and_left_alone() {
     connection
         .execute(insert, (ADA.into_bytes(), "x".repeat(300)))
         .unwrap();
-    let error = store.open_receipts(ADA).await.unwrap_err();
+    let odd = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
+        VALUES ('p2', 'sixteen letters!', 'coins_100', 'pending', 0)";
+    connection.execute(odd, []).unwrap();
+    let new = NewReceipt::new("p3".parse().unwrap(), ADA, "coins_100".parse().unwrap());
+    store.enqueue(new, Notice::Paid).await.unwrap();
+    let open = store.open_receipts(ADA).await.unwrap();
+    assert_eq!(open.len(), 1, "the other one is found");
+    assert_eq!(open[0].purchase, "p3");
+    assert_eq!(store.arrivals(Some(0)).await.unwrap().players, [ADA]);
+    let error = store.receipt("p1".parse().unwrap()).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert_mentions(&error, &["p1", "product_id"]);
 }
@@ -697,16 +773,27 @@ async fn a_truncated_file_beside_its_log_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_file_without_our_tables_is_refused_and_left_alone() {
-    let folder = Folder::new();
-    drop(folder.open());
-    folder
-        .connection()
-        .execute_batch("ALTER TABLE players RENAME COLUMN fence TO gate")
-        .unwrap();
-    folder.refuses_unchanged(
-        |error| matches!(error, StoreError::Corrupt { .. }),
-        &["fence", "backup"],
-    );
+    for (table, column) in [
+        ("players", "fence"),
+        ("receipts", "note"),
+        ("receipts", "arrival"),
+    ] {
+        let folder = Folder::new();
+        drop(folder.open());
+        folder
+            .connection()
+            .execute_batch(&format!(
+                "ALTER TABLE {table} RENAME COLUMN {column} TO elsewhere"
+            ))
+            .unwrap();
+        folder.refuses_unchanged(
+            |error| {
+                assert_mentions(error, &[column, "backup"]);
+                matches!(error, StoreError::Corrupt { .. })
+            },
+            &[column],
+        );
+    }
 }
 
 #[tokio::test]
@@ -887,6 +974,39 @@ async fn a_row_that_cannot_be_read_is_corrupt_and_left_alone() {
             assert!(is_corrupt(&saved), "{damage}: {saved}");
         }
         assert!(healthy.record().await.lock.is_some(), "other rows are served");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_makes_no_sense_is_corrupt_and_left_alone() {
+    for damage in [
+        "state = 'lost'",
+        "player_id = x'01'",
+        "product_id = ''",
+        "settled_fence = -1",
+        "received_at = 'today'",
+        "note = x'ff'",
+    ] {
+        let folder = Folder::new();
+        let store = folder.open();
+        let new = |id: &str| NewReceipt::new(id.parse().unwrap(), ADA, "coins_100".parse().unwrap());
+        store.enqueue(new("p1"), Notice::Paid).await.unwrap();
+        store.enqueue(new("p2"), Notice::Paid).await.unwrap();
+        let connection = folder.connection();
+        connection
+            .pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
+        let damaging = format!("UPDATE receipts SET {damage} WHERE purchase_id = 'p1'");
+        connection.execute(&damaging, []).unwrap();
+
+        let read = store.receipt("p1".parse().unwrap()).await.unwrap_err();
+        let repeated = store.enqueue(new("p1"), Notice::Refund).await.unwrap_err();
+        for error in [read, repeated] {
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{damage}: {error}");
+            assert_mentions(&error, &[damage.split(' ').next().unwrap(), "`p1`"]);
+        }
+        let healthy = store.receipt("p2".parse().unwrap()).await.unwrap();
+        assert!(healthy.is_some(), "other rows are served");
     }
 }
 

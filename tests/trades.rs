@@ -120,9 +120,19 @@ fn has_sword(inventory: &Inventory) -> bool {
     inventory.0.contains_key("sword")
 }
 
-/// Who has the sword, as stored.
+/// Who has the sword, as stored. The two are read one after the other: until they are the same twice, the commit of a
+/// trade may have come in between.
 fn swords(rows: &MemoryStore) -> [bool; 2] {
-    ["ada", "bob"].map(|name| has_sword(&stored_value::<Inventory>(rows, name).expect("something was saved")))
+    let read = || {
+        ["ada", "bob"]
+            .map(|name| has_sword(&stored_value::<Inventory>(rows, name).expect("something was saved")))
+    };
+    loop {
+        let (once, twice) = (read(), read());
+        if once == twice {
+            return once;
+        }
+    }
 }
 
 const ADA: [bool; 2] = [true, false];
@@ -299,8 +309,18 @@ fn a_game_may_keep_players_whose_trade_was_refused_on_data_that_is_never_saved()
         "{:?}",
         reason(market.bob)
     );
-    assert_eq!(market.app.exit(), AppExit::Success);
+    let rows = market.rows.clone();
+    market
+        .app
+        .until("ada's lock is given back", |_| !is_locked(&rows, "ada"));
+    market.app.set(market.bob, Coins(5));
+    market.app.exit();
     assert_eq!(market.in_store(), ADA);
+    assert_eq!(
+        stored_value::<Coins>(&market.rows, "bob"),
+        Some(Coins(0)),
+        "never saved"
+    );
 }
 
 #[test]
@@ -493,4 +513,30 @@ fn a_trade_settles_the_purchases_that_both_documents_contain() {
             .contains_key("hat")
     );
     assert_eq!(market.in_store(), BOB);
+}
+
+#[test]
+fn a_trade_that_a_failing_handler_asks_for_does_not_come_about() {
+    fn asks_and_errs(
+        In(receipt): In<Receipt>,
+        mut commands: Commands,
+        players: Query<(Entity, &PersistentPlayer)>,
+    ) -> Result {
+        let partner = players.iter().find(|(_, player)| player.0 == id("bob"));
+        let (partner, _) = partner.ok_or("bob is not here")?;
+        commands.trade([receipt.entity, partner], hand_over);
+        Err("not now".into())
+    }
+    let mut market = open();
+    market.app.add_product(Product::new("deal", asks_and_errs));
+    let receipt = NewReceipt::new("p1".parse().unwrap(), id("ada"), "deal".parse().unwrap());
+    let submit = |In(receipt): In<NewReceipt>, server: PlayerDataServer| drop(server.submit_receipt(receipt));
+    market
+        .app
+        .world_mut()
+        .run_system_cached_with(submit, receipt)
+        .unwrap();
+    let refused = market.outcome();
+    assert!(matches!(refused, Err(TradeError::Failed { .. })), "{refused:?}");
+    assert_eq!(market.in_memory(), ADA);
 }

@@ -8,6 +8,8 @@ use std::{any::type_name, fmt};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "server")]
+use super::tree::Tree;
 use super::{lossless, reader::Reader, wire};
 
 /// One component's stored form: a single MessagePack value in which structs are maps from field name to value.
@@ -111,6 +113,13 @@ impl StoredValue {
     }
 
     /// Decodes strictly, and tells whether serde buffered a part of it.
+    /// Whether both say the same, apart from the order of what may be a map or a set.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_equivalent(&self, other: &Self) -> bool {
+        let sorted = |value: &Self| Some(Tree::parse(value.bytes()).ok()?.sorted().to_stored());
+        self == other || sorted(self).is_some_and(|this| sorted(other) == Some(this))
+    }
+
     fn decode_noting_buffers<T: DeserializeOwned>(&self) -> Result<(T, bool), ValueError> {
         let (value, reader) = self.read()?;
         let is_buffered = reader.is_buffered();

@@ -28,6 +28,15 @@ pub(crate) trait Codec: Send + Sync {
         stored: StoredValue,
     ) -> Result<Box<dyn ComponentValue>, DecodeError>;
 
+    /// What a stored form becomes when it is loaded and stored again: in this code's version, and in any order.
+    #[cfg(feature = "server")]
+    fn store_again(
+        &self,
+        version: u32,
+        oldest_reader: u32,
+        stored: StoredValue,
+    ) -> Result<StoredValue, DecodeError>;
+
     /// Appends the component's wire form to `out`; `None` when the entity has none.
     #[cfg(feature = "server")]
     fn write_wire(&self, entity: EntityRef<'_>, out: &mut Vec<u8>) -> Option<Result<(), WireError>>;
@@ -76,6 +85,31 @@ impl<T> TypedCodec<T> {
     }
 }
 
+#[cfg(feature = "server")]
+impl<T: Component + Serialize + DeserializeOwned> TypedCodec<T> {
+    fn decode(&self, version: u32, oldest_reader: u32, stored: StoredValue) -> Result<T, DecodeError> {
+        let known = self.rule.version;
+        let decoded: Result<T, _> = if version > known {
+            if oldest_reader > known {
+                return Err(DecodeError::NewerVersion {
+                    stored: version,
+                    known,
+                });
+            }
+            stored.decode_lenient()
+        } else {
+            let current = (version..known).try_fold(stored, |value, from| {
+                (self.rule.migrate)(from, value).map_err(|error| DecodeError::Migrate { from, error })
+            })?;
+            current.decode_lossless()
+        };
+        decoded.map_err(|error| match error {
+            ValueError::UnknownField { .. } => DecodeError::UnknownField(error),
+            error => DecodeError::Value(error),
+        })
+    }
+}
+
 impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
     #[cfg(feature = "server")]
     fn default_value(&self) -> Option<Box<dyn ComponentValue>> {
@@ -101,26 +135,19 @@ impl<T: Component + Serialize + DeserializeOwned> Codec for TypedCodec<T> {
         oldest_reader: u32,
         stored: StoredValue,
     ) -> Result<Box<dyn ComponentValue>, DecodeError> {
-        let known = self.rule.version;
-        let decoded: Result<T, _> = if version > known {
-            if oldest_reader > known {
-                return Err(DecodeError::NewerVersion {
-                    stored: version,
-                    known,
-                });
-            }
-            stored.decode_lenient()
-        } else {
-            let current = (version..known).try_fold(stored, |value, from| {
-                (self.rule.migrate)(from, value).map_err(|error| DecodeError::Migrate { from, error })
-            })?;
-            current.decode_lossless()
-        };
-        match decoded {
-            Ok(component) => Ok(Box::new(component)),
-            Err(error @ ValueError::UnknownField { .. }) => Err(DecodeError::UnknownField(error)),
-            Err(error) => Err(DecodeError::Value(error)),
-        }
+        let component = self.decode(version, oldest_reader, stored)?;
+        Ok(Box::new(component))
+    }
+
+    #[cfg(feature = "server")]
+    fn store_again(
+        &self,
+        version: u32,
+        oldest_reader: u32,
+        stored: StoredValue,
+    ) -> Result<StoredValue, DecodeError> {
+        let component = self.decode(version, oldest_reader, stored)?;
+        StoredValue::encode(&component).map_err(DecodeError::Value)
     }
 
     #[cfg(feature = "server")]

@@ -29,7 +29,7 @@ use crate::{
     document::{Document, Entry},
     id::PlayerId,
     player::{SaveError, SessionEnd},
-    registry::{ComponentValue, DataTypes, DecodeError, insert_together},
+    registry::{ComponentValue, DataType, DataTypes, DecodeError, insert_together},
     session::panic_message,
 };
 
@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Unsavable(SaveError),
     /// It changed the data of a player whom it had no business with.
     OthersChanged(PlayerId),
+    /// It sent players away whom it had no business with, and who knows what it had done to them before.
+    OthersLeft,
 }
 
 impl fmt::Display for Failure {
@@ -62,6 +64,7 @@ impl fmt::Display for Failure {
                 f,
                 "it changed the data of player {player} as well, who has no part in it"
             ),
+            Self::OthersLeft => f.write_str("it sent players away who have no part in it"),
         }
     }
 }
@@ -69,11 +72,13 @@ impl fmt::Display for Failure {
 /// What was so before.
 struct Before {
     since: Tick,
+    /// How many players were in a session.
+    online: usize,
     parties: Vec<(Entity, u64, Document)>,
 }
 
-/// What waits for the verdict.
-pub(super) type Deferred = Box<dyn FnOnce(&mut World) + Send + Sync>;
+/// What waits for the verdict, and is told it.
+pub(super) type Deferred = Box<dyn FnOnce(&mut World, bool) + Send + Sync>;
 
 /// Lets `run` change the data of `parties`, all of which must be in a session, and calls `note` when that stands, before
 /// anything can be saved.
@@ -96,7 +101,7 @@ pub(super) fn attempt<T>(
     }
     let deferred = world.resource_mut::<Server>().deferred.take();
     for deferred in deferred.into_iter().flatten() {
-        deferred(world);
+        deferred(world, outcome.is_ok());
     }
     outcome
 }
@@ -158,6 +163,7 @@ impl Before {
             }
             Ok(Self {
                 since,
+                online: live_players(players).count(),
                 parties: documents,
             })
         })
@@ -168,8 +174,9 @@ impl Before {
         let now = world.increment_change_tick();
         let limit = world.resource::<Server>().settings.document_limit;
         with_players(world, |world, players| {
-            if let Some(other) = self.changed_others(world, types, players, now).first() {
-                return Err(Failure::OthersChanged(other.1));
+            let mut changed = self.changed(world, types, players, 0).into_iter();
+            if let Some((_, other)) = changed.find(|&(entity, _)| !self.is_party(entity)) {
+                return Err(Failure::OthersChanged(other));
             }
             for &(entity, ticket, _) in &self.parties {
                 let live = match players.get_mut(&entity) {
@@ -179,36 +186,42 @@ impl Before {
                 let entity_ref = world.get_entity(entity).map_err(|_| Failure::Left)?;
                 save::capture(types, live, entity_ref, now, limit).map_err(Failure::Unsavable)?;
             }
+            // Nobody can have come meanwhile.
+            if live_players(players).count() < self.online {
+                return Err(Failure::OthersLeft);
+            }
             Ok(())
         })
     }
 
-    /// Who is no party to it and has other data than before.
-    fn changed_others(
+    fn is_party(&self, entity: Entity) -> bool {
+        self.parties.iter().any(|&(party, ..)| party == entity)
+    }
+
+    /// Who has other data than before, after so many rounds of putting it back.
+    fn changed(
         &self,
         world: &World,
         types: &DataTypes,
         players: &EntityHashMap<Player>,
-        now: Tick,
+        round: usize,
     ) -> Vec<(Entity, PlayerId)> {
-        let is_party = |entity| self.parties.iter().any(|&(party, ..)| party == entity);
-        let others = players.iter().filter(|(entity, _)| !is_party(**entity));
-        others
-            .filter_map(|(&entity, player)| match player {
-                // Whose document could not be brought up to date can't be judged.
-                Player::Live(live) if live.captured == self.since => {
-                    let entity_ref = world.get_entity(entity).ok()?;
-                    save::differs(types, live, entity_ref, now).then_some((entity, live.player))
-                }
-                _ => None,
-            })
-            .collect()
+        let now = world.read_change_tick();
+        let changed = |(&entity, player): (&Entity, &Player)| match player {
+            // Whose document could not be brought up to date can't be judged.
+            Player::Live(live) if live.captured == self.since => {
+                let entity_ref = world.get_entity(entity).ok()?;
+                let mut differences = differences(types, live, entity_ref, now, round);
+                differences.next().map(|_| (entity, live.player))
+            }
+            _ => None,
+        };
+        players.iter().filter_map(changed).collect()
     }
 
     /// Puts everybody's data back. Who can't be put back leaves, with the data from before.
     fn put_back(&self, world: &mut World, types: &DataTypes) {
-        let now = world.change_tick();
-        let mut changed: Vec<_> = with_players(world, |world, players| {
+        with_players(world, |_, players| {
             for (entity, ticket, document) in &self.parties {
                 if let Some(Player::Live(live)) = players.get_mut(entity)
                     && live.ticket == *ticket
@@ -217,29 +230,85 @@ impl Before {
                     live.captured = self.since;
                 }
             }
-            self.changed_others(world, types, players, now)
         });
-        let server = world.resource::<Server>();
-        let parties = self
-            .parties
-            .iter()
-            .filter(|(entity, ticket, _)| server.is_live(*entity, *ticket));
-        changed.extend(parties.filter_map(|(entity, ..)| Some((*entity, server.players.get(entity)?.id()))));
-        for (entity, player) in changed {
-            let done = catch_unwind(AssertUnwindSafe(|| put_back(world, types, entity, self.since)));
-            let problem = match done {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(panic) => panic_message(&*panic),
-            };
-            error!("the data of player {player} can't be put back as it was, so the session ends: {problem}");
-            leave::end(world, entity, SessionEnd::CommitRefused);
+        let mut hopeless: Vec<(Entity, PlayerId, String)> = Vec::new();
+        // Observers of what is put back may change something else again.
+        for round in 0..=MOST_ROUNDS {
+            let changed = with_players(world, |world, players| self.changed(world, types, players, round));
+            for (entity, player) in changed {
+                if hopeless.iter().any(|&(given_up, ..)| given_up == entity) {
+                    continue;
+                }
+                let done = match round {
+                    MOST_ROUNDS => Err("the game's observers change it each time".to_owned()),
+                    _ => catch_unwind(AssertUnwindSafe(|| put_back(world, types, entity, round)))
+                        .map_err(|panic| panic_message(&*panic))
+                        .and_then(|done| done.map_err(|error| error.to_string())),
+                };
+                if let Err(problem) = done {
+                    hopeless.push((entity, player, problem));
+                }
+            }
         }
+        self.all_is_as_before(world, &hopeless);
+        for (entity, player, problem) in hopeless {
+            error!("the data of player {player} can't be put back as it was, so the session ends: {problem}");
+            let end = || leave::end(world, entity, SessionEnd::CommitRefused);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(end)) {
+                error!("an observer of that panicked: {}", panic_message(&*panic));
+            }
+        }
+    }
+
+    /// The documents say what is so: what was put back is no change.
+    fn all_is_as_before(&self, world: &mut World, hopeless: &[(Entity, PlayerId, String)]) {
+        let now = world.increment_change_tick();
+        with_players(world, |_, players| {
+            for (entity, live) in live_players(players) {
+                if live.captured == self.since && hopeless.iter().all(|&(given_up, ..)| given_up != entity) {
+                    live.captured = now;
+                }
+            }
+        });
     }
 }
 
-/// Makes an entity's components those of the player's document, which is from `since`.
-fn put_back(world: &mut World, types: &DataTypes, entity: Entity, since: Tick) -> Result<(), DecodeError> {
+/// How often data is put back that observers change again and again.
+const MOST_ROUNDS: usize = 8;
+
+/// The types of which an entity has other data than its player's document, after so many rounds of putting it back.
+///
+/// What was put back may look different once it is encoded again (a map without order, data of a newer version), though it
+/// says the same.
+fn differences<'a>(
+    types: &'a DataTypes,
+    live: &'a LiveSession,
+    entity: EntityRef<'a>,
+    now: Tick,
+    round: usize,
+) -> impl Iterator<Item = &'a DataType> {
+    let says_the_same = move |data_type: &DataType| {
+        let Some(Entry::Value {
+            version,
+            oldest_reader,
+            value,
+        }) = live.document.get(data_type.key)
+        else {
+            return false;
+        };
+        let codec = &data_type.codec;
+        let before = codec.store_again(*version, *oldest_reader, value.clone());
+        match (before, codec.store(entity)) {
+            (Ok(before), Some(Ok(now))) => before.is_equivalent(&now),
+            _ => false,
+        }
+    };
+    save::differences(types, live, entity, now)
+        .filter(move |data_type| round == 0 || !says_the_same(data_type))
+}
+
+/// Makes an entity's components those of its player's document.
+fn put_back(world: &mut World, types: &DataTypes, entity: Entity, round: usize) -> Result<(), DecodeError> {
     let now = world.increment_change_tick();
     let (Some(Player::Live(live)), Ok(entity_ref)) = (
         world.resource::<Server>().players.get(&entity),
@@ -249,20 +318,16 @@ fn put_back(world: &mut World, types: &DataTypes, entity: Entity, since: Tick) -
     };
     let mut values: Vec<Box<dyn ComponentValue>> = Vec::new();
     let mut added = Vec::new();
-    for data_type in types.iter() {
-        let ticks = entity_ref.get_change_ticks_by_id(data_type.component);
-        match (live.document.get(data_type.key), ticks) {
-            (Some(Entry::Value { .. }), Some(ticks)) if !save::may_have_changed(ticks, since, now) => {}
-            (
-                Some(Entry::Value {
-                    version,
-                    oldest_reader,
-                    value,
-                }),
-                _,
-            ) => values.push(data_type.codec.load(*version, *oldest_reader, value.clone())?),
-            (Some(Entry::Tombstone) | None, Some(_)) => added.push(data_type.component),
-            (Some(Entry::Tombstone) | None, None) => {}
+    for data_type in differences(types, live, entity_ref, now, round) {
+        match live.document.get(data_type.key) {
+            Some(Entry::Value {
+                version,
+                oldest_reader,
+                value,
+            }) => {
+                values.push(data_type.codec.load(*version, *oldest_reader, value.clone())?);
+            }
+            Some(Entry::Tombstone) | None => added.push(data_type.component),
         }
     }
     let mut entity_mut = world.entity_mut(entity);

@@ -125,7 +125,7 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
         // In the middle of an award or a trade, the player leaves with what was so before.
         Ok(entity) if server.deferred.is_none() => save::capture(&types, &mut live, entity, now, limit),
         // It went without a despawn (`World::clear_all`): what was captured last is what there is.
-        _ => Ok(()),
+        _ => save::within_limit(&live.document, limit),
     };
     let (snapshot, refused) = match captured {
         Ok(()) => (Some(live.snapshot()), None),

@@ -31,6 +31,13 @@ pub(super) enum Report {
         carried: Vec<Settlement>,
         result: Result<(), SaveError>,
     },
+    /// A save was refused before it was queued.
+    NotSaved {
+        entity: Entity,
+        player: PlayerId,
+        ticket: u64,
+        error: SaveError,
+    },
     /// A trade can't be committed for now, and goes on being tried.
     TradeDelayed {
         parties: [trade::Party; 2],
@@ -65,9 +72,9 @@ pub(super) enum Report {
     Drained,
 }
 
-/// Takes in everything that was reported since the last update.
+/// Takes in everything that was reported since the last update. What comes of that is reported in the next one.
 pub(super) fn apply_reports(world: &mut World) {
-    while let Some(report) = world.resource::<Server>().next_report() {
+    for report in world.resource::<Server>().new_reports() {
         apply(world, report);
     }
 }
@@ -86,6 +93,12 @@ pub(super) fn apply(world: &mut World, report: Report) {
             carried,
             result,
         } => save::apply(world, entity, player, ticket, carried, result),
+        Report::NotSaved {
+            entity,
+            player,
+            ticket,
+            error,
+        } => save::answer(world, entity, player, ticket, Err(error)),
         Report::TradeDelayed { parties, error } => trade::apply_delayed(world, parties, error),
         Report::Traded { parties, result } => trade::apply(world, parties, result),
         Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),

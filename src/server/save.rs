@@ -42,8 +42,17 @@ pub(super) struct LiveSession {
     pub(super) blocked: bool,
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
-    /// Whether a trade is on its way to the store.
-    pub(super) is_trading: bool,
+    pub(super) trade: TradeState,
+}
+
+/// Whether a trade of the player is on its way to the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TradeState {
+    No,
+    /// It was queued.
+    Queued,
+    /// And the store can't be reached for now.
+    Delayed,
 }
 
 impl LiveSession {
@@ -64,7 +73,7 @@ impl LiveSession {
             in_flight: 0,
             blocked: false,
             ledger: Ledger::default(),
-            is_trading: false,
+            trade: TradeState::No,
         }
     }
 
@@ -93,7 +102,7 @@ pub(super) fn capture(
     within_limit(&live.document, limit)
 }
 
-/// Brings `live.document` up to date with the entity.
+/// Brings `live.document` up to date with the entity, or leaves it as it is.
 ///
 /// Only components that changed since the last capture are encoded; keys that this code doesn't know stay as they are.
 ///
@@ -105,24 +114,33 @@ pub(super) fn bring_up_to_date(
     entity: EntityRef<'_>,
     now: Tick,
 ) -> Result<(), SaveError> {
+    let mut new = Vec::new();
     for data_type in types.iter() {
         if let Some(entry) = new_entry(data_type, live, entity, now)? {
-            live.unsaved = true;
-            match entry {
-                NewEntry::Set(entry) => live.document.set(data_type.key, entry),
-                NewEntry::Remove => live.document.remove(data_type.key),
-            };
+            new.push((data_type.key, entry));
         }
+    }
+    live.unsaved |= !new.is_empty();
+    for (key, entry) in new {
+        match entry {
+            NewEntry::Set(entry) => live.document.set(key, entry),
+            NewEntry::Remove => live.document.remove(key),
+        };
     }
     live.captured = now;
     Ok(())
 }
 
-/// Whether the entity's data is another than at the last capture.
-pub(super) fn differs(types: &DataTypes, live: &LiveSession, entity: EntityRef<'_>, now: Tick) -> bool {
+/// The types of which the entity has other data than at the last capture.
+pub(super) fn differences<'a>(
+    types: &'a DataTypes,
+    live: &LiveSession,
+    entity: EntityRef<'_>,
+    now: Tick,
+) -> impl Iterator<Item = &'a DataType> {
     types
         .iter()
-        .any(|data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
+        .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
 }
 
 enum NewEntry {
@@ -172,12 +190,12 @@ fn new_entry(
 
 /// Whether a component was changed since `captured`, as far as can be told: where nobody was captured for days, Bevy can't
 /// compare ticks any more and calls everything unchanged.
-pub(super) fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
+fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
     let age = now.get().wrapping_sub(captured.get());
     age >= Tick::MAX.get() || ticks.is_changed(captured, now)
 }
 
-fn within_limit(document: &Document, limit: usize) -> Result<(), SaveError> {
+pub(super) fn within_limit(document: &Document, limit: usize) -> Result<(), SaveError> {
     let bytes = document.encoded_len();
     if bytes <= limit {
         return Ok(());
@@ -216,7 +234,7 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
     let mut server = world.resource_mut::<Server>();
     if let Some(deferred) = &mut server.deferred {
         // In the middle of an award or a trade, of which nobody knows yet whether it stands.
-        deferred.push(Box::new(move |world| save(world, entity, occasion)));
+        deferred.push(Box::new(move |world, _| save(world, entity, occasion)));
         return;
     }
     let limit = server.settings.document_limit;
@@ -225,7 +243,14 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         Some(other) => {
             let player = other.id();
             server.players.insert(entity, other);
-            return answer(world, entity, player, Err(SaveError::NoSession));
+            let reporter = server.reporter.clone();
+            let error = SaveError::NoSession;
+            return drop(reporter.send(Report::NotSaved {
+                entity,
+                player,
+                ticket: 0,
+                error,
+            }));
         }
         None => return debug!("`SavePlayer` for {entity}, which is no player"),
     };
@@ -256,7 +281,14 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
     server.players.insert(entity, Player::Live(live));
     let not_saved = match outcome {
         Err(error) => {
-            answer(world, entity, player, Err(error.clone()));
+            // Not at once: a game that answers with another save would never come to an end.
+            let reporter = world.resource::<Server>().reporter.clone();
+            let _ = reporter.send(Report::NotSaved {
+                entity,
+                player,
+                ticket,
+                error: error.clone(),
+            });
             error
         }
         Ok(_) => SaveError::Unavailable {
@@ -308,7 +340,7 @@ pub(super) fn apply(
         // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
     }
-    answer(world, entity, player, result.clone());
+    answer(world, entity, player, ticket, result.clone());
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
         Err(SaveError::LockLost) => SessionEnd::LockLost,
@@ -320,14 +352,27 @@ pub(super) fn apply(
     }
 }
 
-/// Tells the game how a save ended, and keeps [`SaveBlocked`] in step with it.
-pub(super) fn answer(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
-    let blocked = match &result {
-        Ok(()) => Some(None),
-        Err(error) if error.is_rejection() => Some(Some(error.clone())),
-        Err(_) => None, // Says nothing about the data.
+/// Tells the game how a save of this session ended, and keeps [`SaveBlocked`] in step with it.
+pub(super) fn answer(
+    world: &mut World,
+    entity: Entity,
+    player: PlayerId,
+    ticket: u64,
+    result: Result<(), SaveError>,
+) {
+    if world.resource::<Server>().is_live(entity, ticket) {
+        block_or_unblock(world, entity, &result);
+    }
+    tell(world, entity, player, result);
+}
+
+fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveError>) {
+    let blocked = match result {
+        Ok(()) => None,
+        Err(error) if error.is_rejection() => Some(error.clone()),
+        Err(_) => return, // Says nothing about the data.
     };
-    if let (Some(live), Some(blocked)) = (world.resource_mut::<Server>().live_mut(entity), blocked)
+    if let Some(live) = world.resource_mut::<Server>().live_mut(entity)
         // An older save that lands says nothing about data that no save has yet.
         && (blocked.is_some() || (live.blocked && !live.unsaved))
     {
@@ -338,6 +383,9 @@ pub(super) fn answer(world: &mut World, entity: Entity, player: PlayerId, result
             (Err(_), _) => {}
         }
     }
+}
+
+fn tell(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
     note(world, player, &result);
     world.trigger(PlayerSaved {
         entity,

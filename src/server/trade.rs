@@ -11,8 +11,9 @@ use super::{
     Player, Server, ServerStats,
     attempt::{attempt, run_system},
     leave,
+    purchases::answer,
     report::Report,
-    save::{self, LiveSession},
+    save::{self, LiveSession, TradeState},
 };
 use crate::{
     id::PlayerId,
@@ -89,8 +90,14 @@ pub(super) struct Party {
 fn trade(world: &mut World, entities: [Entity; 2], mut system: BoxedSystem<In<Trade>, Result>) {
     let mut server = world.resource_mut::<Server>();
     if let Some(deferred) = &mut server.deferred {
-        // In the middle of an award or another trade.
-        deferred.push(Box::new(move |world| trade(world, entities, system)));
+        // In the middle of an award or another trade, which asks for this one, and is undone with all that if it fails.
+        deferred.push(Box::new(move |world, stands| {
+            if stands {
+                return trade(world, entities, system);
+            }
+            let message = "what asked for it has failed".to_owned();
+            refuse(world, entities, &TradeError::Failed { message });
+        }));
         return;
     }
     if let Err(error) = check(&server, entities) {
@@ -130,7 +137,7 @@ fn check(server: &Server, entities: [Entity; 2]) -> Result<(), TradeError> {
         if live.blocked {
             return Err(TradeError::SaveBlocked { player });
         }
-        if live.is_trading {
+        if live.trade != TradeState::No {
             return Err(TradeError::Busy { player });
         }
     }
@@ -151,7 +158,7 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
         carried: live.ledger.unsettled().to_vec(),
     });
     let snapshots = [&mut a, &mut b].map(|live| {
-        live.is_trading = true;
+        live.trade = TradeState::Queued;
         live.unsaved = false;
         live.in_flight += 1;
         live.snapshot()
@@ -179,8 +186,22 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
 /// Takes in that the store can't be reached for now. The commit goes on being tried.
 pub(super) fn apply_delayed(world: &mut World, parties: [Party; 2], error: SaveError) {
     for party in parties {
-        if world.resource::<Server>().is_live(party.entity, party.ticket) {
-            save::answer(world, party.entity, party.player, Err(error.clone()));
+        let mut server = world.resource_mut::<Server>();
+        if let Some(live) = server
+            .live_mut(party.entity)
+            .filter(|live| live.ticket == party.ticket)
+        {
+            live.trade = TradeState::Delayed;
+            let unsettled = live.ledger.unsettled().to_vec();
+            let result = Err(error.clone());
+            answer::apply_saved(world, party.entity, party.ticket, unsettled, &result);
+            save::answer(
+                world,
+                party.entity,
+                party.player,
+                party.ticket,
+                Err(error.clone()),
+            );
         }
     }
 }
@@ -195,7 +216,7 @@ pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [
             continue;
         }
         if let Some(live) = server.live_mut(party.entity) {
-            live.is_trading = false;
+            live.trade = TradeState::No;
         }
         save::apply(
             world,

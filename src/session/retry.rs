@@ -8,7 +8,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::queue::Turn;
+use super::queue::{Turn, catch_panic};
 use crate::store::StoreError;
 
 /// How a request that met an unavailable store is repeated.
@@ -110,8 +110,18 @@ impl RetryPolicy {
         Ok(())
     }
 
+    /// Makes one attempt, bounded by [`attempt_timeout`](Self::attempt_timeout), of which a panic is an error as well.
+    pub(crate) async fn careful_attempt<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        catch_panic(self.attempt(call))
+            .await
+            .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)))
+    }
+
     /// Makes one attempt, bounded by [`attempt_timeout`](Self::attempt_timeout).
-    pub(crate) async fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

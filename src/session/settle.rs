@@ -13,11 +13,7 @@ use std::{
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::{
-    Sessions,
-    commit::Hold,
-    queue::{Turn, catch_panic},
-};
+use super::{Sessions, commit::Hold, queue::Turn};
 use crate::{
     id::PlayerId,
     store::{Acquire, Acquired, Commit, LockId, StoreError},
@@ -51,10 +47,8 @@ impl Suspects {
 pub(super) async fn attempt(sessions: &Sessions, acquire: Acquire) -> Result<Acquired, StoreError> {
     let inner = &sessions.inner;
     let (player, lock) = (acquire.player, acquire.lock);
-    let call = inner.settings.retry.attempt(inner.store.acquire(acquire));
-    let answer = catch_panic(call)
-        .await
-        .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)));
+    let call = inner.store.acquire(acquire);
+    let answer = inner.settings.retry.careful_attempt(call).await;
     if answer.as_ref().is_err_and(StoreError::is_worth_a_retry) {
         let until = Instant::now() + inner.settings.lease_ttl;
         inner.suspects.lock().insert(lock, Suspect { player, until });

@@ -5,7 +5,10 @@
 //! When it is refused, everything that either session would save from then on contains half of a trade: both
 //! end at their last commit.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use tracing::{Instrument, info_span};
 
@@ -86,7 +89,11 @@ async fn run(
     for side in &sides {
         side.core.is_sent();
     }
-    let send = || sessions.inner.store.commit(commit.clone());
+    let tries = AtomicU32::new(0);
+    let send = || {
+        tries.fetch_add(1, Ordering::Relaxed);
+        sessions.inner.store.commit(commit.clone())
+    };
     let policy = &sessions.settings().retry;
     let mut answer = policy.retry(turn, send).await;
     if let Err(error @ StoreError::Unavailable { .. }) = &answer {
@@ -102,9 +109,36 @@ async fn run(
             }))
         }
         Err(error) => {
+            let is_lost = matches!(error, StoreError::LockLost { .. });
+            if is_lost && tries.into_inner() > 1 && has_landed(sessions, &sides, turn).await {
+                // Since then somebody has taken one of the two over, and found it there.
+                return Ok(sides.map(|side| {
+                    let saved = side.core.is_acknowledged(None, Some(side.snapshot.document));
+                    side.core.is_refused(error.clone());
+                    saved
+                }));
+            }
             // Both take in whose lock was lost, if that is it.
             let [first, _] = sides.map(|side| side.core.is_refused(error.clone()));
             Err(first)
         }
     }
+}
+
+/// Whether an attempt that was not answered came into effect. The record that is still under our lock says so for both;
+/// when both locks are lost, nobody can say.
+async fn has_landed(sessions: &Sessions, sides: &[Side; 2], turn: &mut Turn) -> bool {
+    let policy = sessions.settings().retry.unlimited();
+    for side in sides {
+        let hold = side.core.hold();
+        let record = policy
+            .retry(turn, || sessions.inner.store.peek(hold.player))
+            .await;
+        if let Ok(Some(record)) = record
+            && record.fence == hold.fence
+        {
+            return record.last_seq >= side.seq;
+        }
+    }
+    false
 }

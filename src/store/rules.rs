@@ -234,12 +234,16 @@ pub(super) fn judge_settlement(
         {
             Ok(Settling::Anew)
         }
-        // An earlier write of this session landed, and its answer was lost. Since then it may have gone on to the refund.
-        (ReceiptState::Granted | ReceiptState::Refunded, Outcome::Granted)
+        // An earlier write of this session landed, and its answer was lost.
+        (ReceiptState::Granted, Outcome::Granted)
         | (ReceiptState::Refused, Outcome::Refused { .. })
         | (ReceiptState::Refunded, Outcome::Refunded { .. })
             if ours =>
         {
+            Ok(Settling::Again)
+        }
+        // That write had gone on to the refund, as this one does. Alone, it would award what was never granted.
+        (ReceiptState::Refunded, Outcome::Granted) if ours && goes_on_to_refund(write, settlement) => {
             Ok(Settling::Again)
         }
         (state, Outcome::Refunded { .. }) if !receipt.refund_requested => {
@@ -250,6 +254,17 @@ pub(super) fn judge_settlement(
             outcome.state()
         )),
     }
+}
+
+/// Whether the same write takes back what this settlement grants.
+fn goes_on_to_refund(write: &Write, granted: &Settlement) -> bool {
+    let later = write
+        .settle
+        .iter()
+        .skip_while(|settlement| *settlement != granted);
+    later
+        .filter(|settlement| settlement.purchase == granted.purchase)
+        .any(|settlement| matches!(settlement.outcome, Outcome::Refunded { .. }))
 }
 
 /// What handing in a receipt does to the one that is stored.

@@ -20,6 +20,7 @@ conformance! {
     a_history_is_paged_from_the_newest,
     arrivals_are_reported_once_and_to_everybody_who_looks,
     many_arrivals_are_reported_over_several_looks,
+    arrivals_of_the_erased_hide_nobody_elses,
     an_award_is_granted_together_with_its_document,
     a_pending_receipt_can_be_granted_refused_or_refunded,
     a_granted_receipt_can_only_be_refunded_and_only_if_that_was_asked_for,
@@ -27,6 +28,8 @@ conformance! {
     only_the_players_own_receipts_can_be_settled,
     a_settlement_that_is_refused_takes_the_whole_commit_with_it,
     a_session_may_settle_again_what_it_has_settled,
+    a_session_may_refuse_or_refund_again_and_the_first_time_counts,
+    what_was_refunded_before_it_was_granted_is_not_granted_afterwards,
     a_later_session_may_not,
     receipts_are_settled_in_the_order_of_the_write,
     a_write_that_has_landed_settles_nothing_again,
@@ -34,6 +37,9 @@ conformance! {
     a_receipt_is_settled_without_a_document_and_with_the_locks_release,
     two_players_receipts_are_settled_together,
     an_erased_players_purchase_ids_are_still_known,
+    nothing_that_is_handed_in_again_brings_an_erased_player_back,
+    a_buyer_without_a_record_is_erased_as_well,
+    a_player_in_a_session_keeps_their_receipts,
 }
 
 fn purchase(id: &str) -> PurchaseId {
@@ -308,6 +314,34 @@ async fn many_arrivals_are_reported_over_several_looks(rows: Rows) {
     assert_eq!(found.len(), 1100);
 }
 
+async fn arrivals_of_the_erased_hide_nobody_elses(rows: Rows) {
+    let store = rows.connect();
+    let base = store.arrivals(None).await.unwrap().newest;
+    let mut under_way = tokio::task::JoinSet::new();
+    for n in 0..1000 {
+        let store = Arc::clone(&store);
+        under_way.spawn(async move { pay(&*store, &format!("p{n}"), ADA).await });
+    }
+    under_way.join_all().await;
+    store.erase(ADA).await.unwrap();
+    pay(&*store, "bob's", BOB).await;
+
+    let mut found = Vec::new();
+    let mut since = base;
+    loop {
+        let look = store.arrivals(Some(since)).await.unwrap();
+        found.extend(look.players);
+        if look.newest == since {
+            break;
+        }
+        since = look.newest;
+    }
+    assert!(
+        found.contains(&BOB),
+        "a full look at nobody's is not the last one"
+    );
+}
+
 async fn an_award_is_granted_together_with_its_document(rows: Rows) {
     let a = rows.server("a").await;
     let mut ada = a.session(ADA).await;
@@ -440,6 +474,41 @@ async fn a_session_may_settle_again_what_it_has_settled(rows: Rows) {
     }
 }
 
+async fn a_session_may_refuse_or_refund_again_and_the_first_time_counts(rows: Rows) {
+    let a = rows.server("a").await;
+    let mut ada = a.session(ADA).await;
+    for id in ["p1", "p2"] {
+        pay(&*a.store, id, ADA).await;
+        refund(&*a.store, id, ADA).await;
+    }
+    let for_another_reason = Outcome::Refused {
+        reason: "something else".to_owned(),
+    };
+    let in_full = Outcome::Refunded { shortfall: None };
+    for (id, first, again) in [("p1", refused(), for_another_reason), ("p2", refunded(), in_full)] {
+        settle(&mut ada, id, first).await.unwrap();
+        let once = stored(&*a.store, id).await;
+        settle(&mut ada, id, again)
+            .await
+            .expect("its answer may have been lost");
+        assert_eq!(stored(&*a.store, id).await, once);
+    }
+}
+
+async fn what_was_refunded_before_it_was_granted_is_not_granted_afterwards(rows: Rows) {
+    let a = rows.server("a").await;
+    let mut ada = a.session(ADA).await;
+    pay(&*a.store, "p1", ADA).await;
+    refund(&*a.store, "p1", ADA).await;
+    settle(&mut ada, "p1", refunded()).await.unwrap();
+    let award = settle(&mut ada, "p1", granted()).await;
+    assert!(
+        is_not_settled(award, "p1"),
+        "the same session, but nothing that it did before"
+    );
+    assert_eq!(stored(&*a.store, "p1").await.state, ReceiptState::Refunded);
+}
+
 async fn a_later_session_may_not(rows: Rows) {
     let a = rows.server("a").await;
     let mut first = a.session(ADA).await;
@@ -543,7 +612,7 @@ async fn two_players_receipts_are_settled_together(rows: Rows) {
 async fn an_erased_players_purchase_ids_are_still_known(rows: Rows) {
     let a = rows.server("a").await;
     let mut ada = a.session(ADA).await;
-    for id in ["granted", "pending"] {
+    for id in ["granted", "pending", "refused"] {
         let new = NewReceipt {
             payload: document("her address"),
             ..receipt(id, ADA)
@@ -552,11 +621,13 @@ async fn an_erased_players_purchase_ids_are_still_known(rows: Rows) {
     }
     pay(&*a.store, "bob's", BOB).await;
     settle(&mut ada, "granted", granted()).await.unwrap();
+    settle(&mut ada, "refused", refused()).await.unwrap();
     ada.release().await.unwrap();
     assert_eq!(a.store.erase(ADA).await, Ok(true));
     for (id, state) in [
         ("granted", ReceiptState::Granted),
         ("pending", ReceiptState::Pending),
+        ("refused", ReceiptState::Refused),
     ] {
         let left = stored(&*a.store, id).await;
         assert_eq!(
@@ -576,4 +647,49 @@ async fn an_erased_players_purchase_ids_are_still_known(rows: Rows) {
         settle(&mut ada, "pending", granted()).await,
         "pending"
     ));
+}
+
+async fn nothing_that_is_handed_in_again_brings_an_erased_player_back(rows: Rows) {
+    let store = rows.connect();
+    pay(&*store, "p1", ADA).await;
+    store.erase(ADA).await.unwrap();
+    let left = stored(&*store, "p1").await;
+    let newest = store.arrivals(None).await.unwrap().newest;
+    let other_product = NewReceipt {
+        product: "coat".parse().unwrap(),
+        payload: document("her address"),
+        ..receipt("p1", ADA)
+    };
+    for again in [receipt("p1", ADA), other_product, receipt("p1", BOB)] {
+        for notice in [Notice::Paid, Notice::Refund] {
+            let enqueued = store.enqueue(again.clone(), notice).await;
+            let enqueued = enqueued.expect("nothing is left to disagree with");
+            assert!(!enqueued.is_new);
+            assert_eq!(enqueued.receipt, left);
+        }
+    }
+    assert_eq!(stored(&*store, "p1").await, left);
+    assert_eq!(store.arrivals(None).await.unwrap().newest, newest);
+}
+
+async fn a_buyer_without_a_record_is_erased_as_well(rows: Rows) {
+    let store = rows.connect();
+    pay(&*store, "p1", ADA).await;
+    pay(&*store, "bob's", BOB).await;
+    assert_eq!(store.erase(ADA).await, Ok(false), "there was no record");
+    let left = stored(&*store, "p1").await;
+    assert_eq!((left.player, left.product), (None, None));
+    assert_eq!(open(&*store, BOB).await, ["bob's"]);
+}
+
+async fn a_player_in_a_session_keeps_their_receipts(rows: Rows) {
+    let a = rows.server("a").await;
+    let _ada = a.session(ADA).await;
+    let before = pay(&*a.store, "p1", ADA).await;
+    let refused = a.store.erase(ADA).await;
+    assert!(
+        matches!(refused, Err(StoreError::SessionLocked { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(stored(&*a.store, "p1").await, before);
 }

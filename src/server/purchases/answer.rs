@@ -76,7 +76,7 @@ pub(in crate::server) fn submit(server: &Server, receipt: NewReceipt) -> WaitFor
     let (store, reporter) = (server.store.clone(), server.reporter.clone());
     let retry = server.settings.retry.clone();
     server.spawn(async move {
-        let result = retry.attempt(store.enqueue(receipt, Notice::Paid)).await;
+        let result = retry.careful_attempt(store.enqueue(receipt, Notice::Paid)).await;
         // Nobody is left to hear it after the app is gone.
         let _ = reporter.send(Report::Submitted { result, waiter });
     });

@@ -12,17 +12,17 @@ use tracing::{debug, warn};
 use super::{
     answer::{self, Waiters},
     award::{Award, Case},
-    ledger::Fetching,
+    ledger::{Fetching, Next},
 };
 use crate::{
-    player::PurchaseDecision,
+    id::PurchaseId,
+    player::{PurchaseDecision, SaveError},
     server::{
         Player, Server,
         agenda::{Agenda, Due, elapsed},
         report::Report,
-        save::{Occasion, save},
+        save::{Occasion, TradeState, save},
     },
-    session::random,
     steps,
     store::{Arrivals, StoreError, StoredReceipt},
 };
@@ -31,11 +31,17 @@ use crate::{
 #[derive(Resource, Default)]
 pub(in crate::server) struct Deliveries {
     agenda: Agenda,
+    /// How many receipts were processed in this update.
+    processed: u32,
     next_poll: Duration,
     is_polling: bool,
     /// Up to where arrivals are known; `None` before the first look.
     cursor: Option<u64>,
 }
+
+/// How many receipts are processed per update; the others wait for the next one. Each of them costs a look at every
+/// player who is online, and a game loop that stands still for long loses its lease.
+const MOST_PER_UPDATE: u32 = 64;
 
 /// A player's receipts, as they were read during the session.
 pub(in crate::server) struct Fetched {
@@ -70,7 +76,7 @@ pub(in crate::server) fn fetch(world: &mut World, entity: Entity) {
             }
             Ok(Fetched { open, others })
         };
-        let result = retry.attempt(read).await;
+        let result = retry.careful_attempt(read).await;
         // Nobody is left to hear it after the app is gone.
         let _ = reporter.send(Report::Fetched {
             entity,
@@ -100,10 +106,11 @@ pub(in crate::server) fn apply_fetched(
     match result {
         Ok(Fetched { open, others }) => {
             live.ledger.fetch_failures = 0;
+            live.ledger.next_due = None;
             for receipt in &others {
                 answer::tell_what_is_stored(world, receipt);
             }
-            process(world, entity, ticket, &open);
+            process(world, entity, ticket, open);
         }
         Err(error) => {
             live.ledger.fetch_failures += 1;
@@ -119,19 +126,43 @@ pub(in crate::server) fn apply_fetched(
 }
 
 /// Processes a player's open receipts and saves what was awarded.
-fn process(world: &mut World, entity: Entity, ticket: u64, receipts: &[StoredReceipt]) {
-    for receipt in receipts {
+fn process(world: &mut World, entity: Entity, ticket: u64, receipts: Vec<StoredReceipt>) {
+    let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) else {
+        return;
+    };
+    // New ones first: any number of receipts that can't be granted now holds up no other.
+    let is_new = |receipt: &StoredReceipt| live.ledger.product_of(&receipt.purchase).is_none();
+    let (new, tried): (Vec<_>, Vec<_>) = receipts.into_iter().partition(is_new);
+    let mut receipts = new.into_iter().chain(tried);
+    let mut seen = Vec::new();
+    while world.resource::<Deliveries>().processed < MOST_PER_UPDATE {
         if !world.resource::<Server>().is_live(entity, ticket) {
             return;
         }
-        process_one(world, entity, ticket, receipt);
+        let Some(receipt) = receipts.next() else { break };
+        process_one(world, entity, ticket, &receipt);
+        seen.push(receipt.purchase);
     }
-    if let Some(live) = world.resource_mut::<Server>().live_mut(entity)
-        && live.ticket == ticket
-        && !live.ledger.unsettled().is_empty()
-        && (live.unsaved || live.in_flight == 0)
-    {
+    arm(world, entity, ticket, &seen, receipts.collect());
+    let mut server = world.resource_mut::<Server>();
+    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+        return;
+    };
+    let unsettled = live.ledger.unsettled().to_vec();
+    let is_delayed = live.trade == TradeState::Delayed;
+    if !unsettled.is_empty() && (live.unsaved || live.in_flight == 0) {
         save(world, entity, Occasion::Settlement);
+    }
+    if is_delayed {
+        // Behind a trade that the store can't be reached for, nobody knows when it lands.
+        let message = "a trade is waiting for the data store".to_owned();
+        answer::apply_saved(
+            world,
+            entity,
+            ticket,
+            unsettled,
+            &Err(SaveError::Unavailable { message }),
+        );
     }
 }
 
@@ -145,7 +176,7 @@ fn process_one(world: &mut World, entity: Entity, ticket: u64, receipt: &StoredR
     let Some(live) = server.live_mut(entity) else {
         return;
     };
-    let Some(to_do) = live.ledger.decide(receipt, now, is_urgent) else {
+    let Some(next) = live.ledger.decide(receipt, now, is_urgent) else {
         if let Some(decision) = live.ledger.decision(&receipt.purchase) {
             world
                 .resource_mut::<Waiters>()
@@ -153,6 +184,11 @@ fn process_one(world: &mut World, entity: Entity, ticket: u64, receipt: &StoredR
         }
         return;
     };
+    let to_do = match next {
+        Next::Process(to_do) => to_do,
+        Next::ReadAgain => return fetch(world, entity),
+    };
+    world.resource_mut::<Deliveries>().processed += 1;
     let case = Case {
         entity,
         product,
@@ -206,25 +242,81 @@ fn postpone(world: &mut World, entity: Entity, ticket: u64, receipt: &StoredRece
 
 /// Looks at a player's receipts once more after a pause that grows with how often something has failed; says when.
 pub(super) fn look_again(world: &mut World, entity: Entity, ticket: u64, failures: u32) -> Duration {
-    let pause = world.resource::<Server>().settings.purchases.pause(failures);
-    // Players who failed together don't come back together.
-    let at = elapsed(world) + pause.mul_f64(1.0 - 0.5 * random());
-    world
-        .resource_mut::<Deliveries>()
-        .agenda
-        .add(Due { at, entity, ticket });
+    let now = elapsed(world);
+    let mut server = world.resource_mut::<Server>();
+    let pause = server.settings.purchases.pause(failures);
+    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+        return now;
+    };
+    // Players who failed together don't come back together, but what failed of one player does: in steps of a quarter.
+    let step = (pause / 4).max(Duration::from_nanos(1));
+    let steps = now
+        .saturating_add(pause.mul_f64(0.75 - 0.25 * live.ledger.jitter))
+        .as_nanos()
+        / step.as_nanos()
+        + 1;
+    let at = step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+    set_alarm(world, entity, ticket, at);
     at
+}
+
+/// Sees to it that the `rest` goes on in the next update, or that the first of those that were `seen` is looked at again
+/// when it is due.
+fn arm(world: &mut World, entity: Entity, ticket: u64, seen: &[PurchaseId], rest: Vec<StoredReceipt>) {
+    let now = elapsed(world);
+    let mut server = world.resource_mut::<Server>();
+    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+        return;
+    };
+    let dues = seen.iter().filter_map(|purchase| live.ledger.due(purchase));
+    live.ledger.next_due = dues.chain(live.ledger.next_due).min();
+    let next = if rest.is_empty() {
+        live.ledger.next_due.take()
+    } else {
+        Some(now)
+    };
+    live.ledger.rest = rest;
+    if let Some(at) = next {
+        set_alarm(world, entity, ticket, at);
+    }
+}
+
+/// Has a player's receipts looked at at this time, or earlier if that is planned already.
+fn set_alarm(world: &mut World, entity: Entity, ticket: u64, at: Duration) {
+    let mut server = world.resource_mut::<Server>();
+    if let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket)
+        && live.ledger.alarm.is_none_or(|alarm| at < alarm)
+    {
+        live.ledger.alarm = Some(at);
+        let due = Due { at, entity, ticket };
+        world.resource_mut::<Deliveries>().agenda.add(due);
+    }
+}
+
+/// An alarm goes off. One that an earlier one has replaced does nothing.
+fn ring(world: &mut World, Due { at, entity, ticket }: Due) {
+    let mut server = world.resource_mut::<Server>();
+    if let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket)
+        && live.ledger.alarm.take_if(|alarm| *alarm == at).is_some()
+    {
+        match std::mem::take(&mut live.ledger.rest) {
+            rest if rest.is_empty() => fetch(world, entity),
+            rest => process(world, entity, ticket, rest),
+        }
+    }
 }
 
 /// Looks at what is due, and polls the store for what other processes have handed in.
 pub(in crate::server) fn deliver(world: &mut World) {
     let now = elapsed(world);
-    while let Some(due) = world.resource_mut::<Deliveries>().agenda.next_due(now) {
-        if world.resource::<Server>().is_live(due.entity, due.ticket) {
-            fetch(world, due.entity);
-        }
+    // All of them before the first rings, which may set the next alarm for right now.
+    let agenda = &mut world.resource_mut::<Deliveries>().agenda;
+    let due: Vec<Due> = std::iter::from_fn(|| agenda.next_due(now)).collect();
+    for due in due {
+        ring(world, due);
     }
     let mut deliveries = world.resource_mut::<Deliveries>();
+    deliveries.processed = 0;
     if deliveries.is_polling || now < deliveries.next_poll {
         return;
     }
@@ -234,7 +326,7 @@ pub(in crate::server) fn deliver(world: &mut World) {
     let (store, reporter) = (server.store.clone(), server.reporter.clone());
     let retry = server.settings.retry.clone();
     server.spawn(async move {
-        let result = retry.attempt(store.arrivals(since)).await;
+        let result = retry.careful_attempt(store.arrivals(since)).await;
         // Nobody is left to hear it after the app is gone.
         let _ = reporter.send(Report::Arrivals(result));
     });
@@ -246,7 +338,7 @@ pub(in crate::server) fn apply_arrivals(world: &mut World, result: Result<Arriva
     let poll = world.resource::<Server>().settings.purchases.poll;
     let mut deliveries = world.resource_mut::<Deliveries>();
     deliveries.is_polling = false;
-    deliveries.next_poll = now + poll;
+    deliveries.next_poll = now.saturating_add(poll);
     let arrivals = match result {
         Ok(arrivals) => arrivals,
         Err(error) => return debug!("could not look for receipts: {error}"),

@@ -11,20 +11,44 @@ use bevy::platform::collections::HashMap;
 use crate::{
     id::{ProductId, PurchaseId},
     player::PurchaseDecision,
+    session::random,
     store::{Outcome, ReceiptState, Settlement, StoredReceipt},
 };
 
-#[derive(Default)]
 pub(in crate::server) struct Ledger {
     entries: HashMap<PurchaseId, Entry>,
     /// What the data in memory contains and the store has not acknowledged, in the order in which it happened.
     unsettled: Vec<Settlement>,
     /// Whether the store is being asked for open receipts.
     pub(super) fetching: Fetching,
-    /// How often that has failed in a row.
+    /// Receipts that were read and have to wait for the next update.
+    pub(super) rest: Vec<StoredReceipt>,
+    /// When the first of those that were read before them is due.
+    pub(super) next_due: Option<Duration>,
+    /// How often reading them has failed in a row.
     pub(super) fetch_failures: u32,
     /// How often saving what is unsettled has failed in a row.
     pub(super) save_failures: u32,
+    /// When the receipts are looked at again, if that is planned.
+    pub(super) alarm: Option<Duration>,
+    /// By how much the pauses of this session are shorter than they might be, from 0 to 1.
+    pub(super) jitter: f64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::default(),
+            unsettled: Vec::new(),
+            fetching: Fetching::No,
+            rest: Vec::new(),
+            next_due: None,
+            fetch_failures: 0,
+            save_failures: 0,
+            alarm: None,
+            jitter: random(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -54,6 +78,15 @@ enum Stage {
     Settled(Outcome),
 }
 
+/// What a receipt's row calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Processing it.
+    Process(ToDo),
+    /// Reading it once more: it is to be refunded, and the row is older than its award.
+    ReadAgain,
+}
+
 /// What there is to do about a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ToDo {
@@ -67,7 +100,7 @@ pub(super) enum ToDo {
 
 impl Ledger {
     /// What is to be done about a receipt as it was read from the store at some time during this session.
-    pub(super) fn decide(&mut self, receipt: &StoredReceipt, now: Duration, is_urgent: bool) -> Option<ToDo> {
+    pub(super) fn decide(&mut self, receipt: &StoredReceipt, now: Duration, is_urgent: bool) -> Option<Next> {
         let refund = receipt.refund_requested;
         let mut was_awarded = false;
         match self.entries.get_mut(&receipt.purchase) {
@@ -84,10 +117,10 @@ impl Ledger {
             },
         }
         match (receipt.state, refund) {
-            (ReceiptState::Pending, _) if was_awarded => None,
-            (ReceiptState::Pending, true) => Some(ToDo::Forget),
-            (ReceiptState::Pending, false) => Some(ToDo::Grant),
-            (ReceiptState::Granted, true) => Some(ToDo::Revoke),
+            (ReceiptState::Pending, _) if was_awarded => refund.then_some(Next::ReadAgain),
+            (ReceiptState::Pending, true) => Some(Next::Process(ToDo::Forget)),
+            (ReceiptState::Pending, false) => Some(Next::Process(ToDo::Grant)),
+            (ReceiptState::Granted, true) => Some(Next::Process(ToDo::Revoke)),
             _ => None,
         }
     }
@@ -109,6 +142,14 @@ impl Ledger {
         if let Some(Stage::NotNow { due, .. }) = self.entries.get_mut(purchase).map(|entry| &mut entry.stage)
         {
             *due = at;
+        }
+    }
+
+    /// When a receipt that could not be processed is to be tried again.
+    pub(super) fn due(&self, purchase: &PurchaseId) -> Option<Duration> {
+        match self.entries.get(purchase)?.stage {
+            Stage::NotNow { due, .. } => Some(due),
+            Stage::Unsettled { .. } | Stage::Settled(_) => None,
         }
     }
 
@@ -263,7 +304,10 @@ mod tests {
     fn a_row_that_was_read_too_early_is_not_awarded_again() {
         let pending = row(ReceiptState::Pending, false);
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.decide(&pending, NOW, false), Some(ToDo::Grant));
+        assert_eq!(
+            ledger.decide(&pending, NOW, false),
+            Some(Next::Process(ToDo::Grant))
+        );
         settle(&mut ledger, Outcome::Granted);
         assert_eq!(ledger.decide(&pending, NOW, true), None, "awarded, and not saved");
         lands(&mut ledger);
@@ -271,8 +315,8 @@ mod tests {
         let marked = row(ReceiptState::Pending, true);
         assert_eq!(
             ledger.decide(&marked, NOW, true),
-            None,
-            "the row is older than the award"
+            Some(Next::ReadAgain),
+            "older than the award"
         );
     }
 
@@ -282,10 +326,16 @@ mod tests {
         settle(&mut ledger, Outcome::Granted);
         lands(&mut ledger);
         let granted = row(ReceiptState::Granted, true);
-        assert_eq!(ledger.decide(&granted, NOW, false), Some(ToDo::Revoke));
+        assert_eq!(
+            ledger.decide(&granted, NOW, false),
+            Some(Next::Process(ToDo::Revoke))
+        );
         ledger.not_now(&granted, &"hat".parse().unwrap());
         assert_eq!(ledger.decide(&row(ReceiptState::Pending, false), NOW, true), None);
-        assert_eq!(ledger.decide(&granted, NOW, true), Some(ToDo::Revoke));
+        assert_eq!(
+            ledger.decide(&granted, NOW, true),
+            Some(Next::Process(ToDo::Revoke))
+        );
         settle(&mut ledger, Outcome::Refunded { shortfall: None });
         assert_eq!(
             ledger.decide(&granted, NOW, true),
@@ -315,8 +365,14 @@ mod tests {
             ledger.decide(&pending, NOW - Duration::from_nanos(1), false),
             None
         );
-        assert_eq!(ledger.decide(&pending, Duration::ZERO, true), Some(ToDo::Grant));
-        assert_eq!(ledger.decide(&pending, NOW, false), Some(ToDo::Grant));
+        assert_eq!(
+            ledger.decide(&pending, Duration::ZERO, true),
+            Some(Next::Process(ToDo::Grant))
+        );
+        assert_eq!(
+            ledger.decide(&pending, NOW, false),
+            Some(Next::Process(ToDo::Grant))
+        );
     }
 
     #[test]
@@ -332,11 +388,11 @@ mod tests {
         }
         assert_eq!(
             ledger.decide(&row(ReceiptState::Pending, true), NOW, false),
-            Some(ToDo::Forget)
+            Some(Next::Process(ToDo::Forget))
         );
         assert_eq!(
             ledger.decide(&row(ReceiptState::Granted, true), NOW, false),
-            Some(ToDo::Revoke)
+            Some(Next::Process(ToDo::Revoke))
         );
     }
 }

@@ -120,6 +120,10 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
                 if let Some(reason) = queued.reason_to_skip(&followed) {
                     dropped.push((id, reason));
                 }
+                if queued.request.keys.len() > 1 {
+                    // It may be refused and take all that is behind it along: what lands before it is not made up for.
+                    followed.clear();
+                }
                 followed.extend(queued.request.series);
             }
             dropped[first..].reverse();

@@ -1,9 +1,9 @@
 //! The table of receipts: what is read of it, and what the writer does to it.
 
-use std::cell::Cell;
+use std::{cell::Cell, fmt};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, types::ValueRef};
 
 use super::{
     super::{
@@ -162,9 +162,20 @@ fn all(
     let mut rows = statement.query(params)?;
     let mut receipts = Vec::new();
     while let Some(row) = rows.next()? {
-        receipts.push(stored_receipt(row)?);
+        receipts.extend(readable(stored_receipt(row))?);
     }
     Ok(receipts)
+}
+
+/// A row that makes no sense, which only another program can have written, must not stand in the way of all others.
+fn readable<T>(read: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match read {
+        Err(Failure::Malformed(problem)) => {
+            tracing::error!("a receipt is left out: {problem}");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 fn stored_receipt(row: &Row<'_>) -> Result<StoredReceipt, Failure> {
@@ -192,10 +203,21 @@ fn stored_receipt(row: &Row<'_>) -> Result<StoredReceipt, Failure> {
             .transpose()
             .map_err(|error| malformed(row, 6, whose, error))?,
         note: column(row, 7, whose)?,
-        payload: column::<Option<Vec<u8>>>(row, 8, whose)?.map(Bytes::from),
+        payload: payload(row, 8, whose)?,
         received_at: column(row, 9, whose)?,
         settled_at: column(row, 10, whose)?,
     })
+}
+
+/// Bytes that another program may have written as text.
+fn payload(row: &Row<'_>, index: usize, whose: impl fmt::Display) -> Result<Option<Bytes>, Failure> {
+    let bytes = match row.get_ref(index)? {
+        ValueRef::Null => return Ok(None),
+        value => value
+            .as_bytes()
+            .map_err(|error| malformed(row, index, whose, error))?,
+    };
+    Ok(Some(Bytes::copy_from_slice(bytes)))
 }
 
 /// What the last look for arrivals has seen, so that one at an unchanged file reads no table.
@@ -217,7 +239,8 @@ impl LastLook {
             });
         }
         let arrivals = arrivals(connection, since)?;
-        let is_all = arrivals.players.is_empty();
+        // Not whether it has found players: a whole look may have seen nobody's, with more behind it.
+        let is_all = since.is_none_or(|since| since == arrivals.newest);
         self.0.set(is_all.then_some((data_version, arrivals.newest)));
         Ok(arrivals)
     }
@@ -244,8 +267,10 @@ fn arrivals(connection: &Connection, since: Option<u64>) -> Result<Arrivals, Fai
     };
     while let Some(row) = rows.next()? {
         arrivals.newest = count(row, 0, "a receipt")?;
-        let player: Option<[u8; 16]> = column(row, 1, "a receipt")?;
-        arrivals.players.extend(player.map(PlayerId::from_bytes));
+        let player: Option<Option<[u8; 16]>> = readable(column(row, 1, "a receipt"))?;
+        arrivals
+            .players
+            .extend(player.flatten().map(PlayerId::from_bytes));
     }
     arrivals.players.sort_unstable();
     arrivals.players.dedup();

@@ -1,0 +1,165 @@
+//! A store whose answers a test can hold back.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bevy_player_data::{
+    PlayerId, PurchaseId,
+    store::{
+        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
+        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
+    },
+};
+
+/// Passes everything on to its rows.
+#[derive(Clone, Default)]
+pub struct Gate {
+    pub rows: MemoryStore,
+    /// Commits wait here before they reach the store.
+    pub commits: Bar,
+    /// What was read of receipts waits here before it is told.
+    pub reads: Bar,
+    rejected: Arc<Mutex<Option<PlayerId>>>,
+    read_panics: Arc<AtomicBool>,
+    poll_panics: Arc<AtomicBool>,
+}
+
+/// Open or closed.
+#[derive(Clone, Default)]
+pub struct Bar {
+    is_closed: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Bar {
+    pub fn close(&self) {
+        self.is_closed.store(true, SeqCst);
+    }
+
+    pub fn open(&self) {
+        self.is_closed.store(false, SeqCst);
+    }
+
+    /// Opens it after this long, from another thread.
+    pub fn open_once_waiting_for(&self, time: Duration) {
+        let bar = self.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            bar.open();
+        });
+    }
+
+    /// How many have found it closed.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    async fn pass(&self) {
+        if self.is_closed.load(SeqCst) {
+            self.waiting.fetch_add(1, SeqCst);
+        }
+        while self.is_closed.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Gate {
+    /// Rejects what is written of this player from now on.
+    pub fn reject(&self, player: PlayerId) {
+        *self.rejected.lock().expect("no panics") = Some(player);
+    }
+
+    /// Panics when receipts are read the next time.
+    pub fn panics_next(&self) {
+        self.read_panics.store(true, SeqCst);
+    }
+
+    /// Panics when arrivals are looked for the next time.
+    pub fn polls_panic_next(&self) {
+        self.poll_panics.store(true, SeqCst);
+    }
+}
+
+impl Store for Gate {
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        Box::pin(async move {
+            let rejected = *self.rejected.lock().expect("no panics");
+            self.commits.pass().await;
+            if commit.writes.iter().any(|write| Some(write.player) == rejected) {
+                return Err(StoreError::rejected("it is that player's"));
+            }
+            self.rows.commit(commit).await
+        })
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(async move {
+            assert!(!self.read_panics.swap(false, SeqCst), "a bug in somebody's store");
+            let read = self.rows.open_receipts(player).await;
+            self.reads.pass().await;
+            read
+        })
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        Box::pin(async move {
+            assert!(!self.poll_panics.swap(false, SeqCst), "a bug in somebody's store");
+            self.rows.arrivals(since).await
+        })
+    }
+
+    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        self.rows.lease(lease)
+    }
+
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        self.rows.leases()
+    }
+
+    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.rows.retire(server)
+    }
+
+    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
+        self.rows.acquire(acquire)
+    }
+
+    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        self.rows.peek(player)
+    }
+
+    fn list(
+        &self,
+        after: Option<PlayerId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
+        self.rows.list(after, limit)
+    }
+
+    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.rows.erase(player)
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        self.rows.enqueue(receipt, notice)
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        self.rows.receipt(purchase)
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        self.rows.receipts_of(player, before, limit)
+    }
+}
