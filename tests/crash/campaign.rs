@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -72,6 +73,7 @@ impl Campaign {
 
     /// Kills so many servers.
     pub fn run(&self, kills: u32) -> Report {
+        assert_it_can_crash();
         let began = Instant::now();
         let lanes: Vec<_> = (0..LANES)
             .map(|lane| {
@@ -132,6 +134,21 @@ impl Campaign {
         }
         report
     }
+}
+
+/// A server that was built without the feature would live on at every step, and prove nothing.
+fn assert_it_can_crash() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let probe = Command::new(example("server"))
+        .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--for", "0.1"])
+        .env("CRASH_AT", "no step:0")
+        .current_dir(folder.path())
+        .output()
+        .expect("the server starts");
+    assert!(
+        !probe.status.success(),
+        "the server knows no steps: run `cargo build --features step-points --example server` first"
+    );
 }
 
 /// Lets one server live until it dies; says where it did.

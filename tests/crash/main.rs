@@ -4,8 +4,14 @@
 //! provider repeats its callbacks. After each kill the books have to balance, and in the end everything that was paid for
 //! has to be there, once. The same runs on a store that does in two transactions what belongs in one have to find that out.
 //!
-//! It needs the feature `step-points`: `cargo test --features step-points --test crash`. `CRASH_KILLS` sets the number of
-//! kills of each test.
+//! It needs the example server with the feature `step-points`, which Cargo does not build for a single test:
+//!
+//! ```console
+//! $ cargo build --features step-points --example server
+//! $ cargo test --features step-points --test crash
+//! ```
+//!
+//! `CRASH_KILLS` sets the number of kills of each test.
 
 #![cfg(all(unix, feature = "sqlite", feature = "client", feature = "step-points"))]
 

@@ -1,4 +1,6 @@
 //! The table of receipts: what is read of it, and what the writer does to it.
+//!
+//! A receipt's number is its rowid. Rows are never deleted, so there are no gaps that `VACUUM` could close.
 
 use std::{cell::Cell, fmt};
 
