@@ -130,6 +130,23 @@ fn a_late_answer_to_the_last_players_save_blocks_nobody_else_on_the_same_entity(
 }
 
 #[test]
+fn nothing_is_sold_to_a_player_whose_data_the_store_rejects() {
+    let (mut app, gate) = gated();
+    let ada = app.join_and_load("ada");
+    gate.reject(id("ada"));
+    app.set(ada, Coins(1));
+    assert!(app.save(ada, "ada").is_err());
+    assert!(app.component::<SaveBlocked>(ada).is_some());
+    assert_eq!(buy(&mut app, "p1", "ada", "coins_100"), NotProcessedYet);
+    assert_eq!(
+        coins(&app, ada),
+        1,
+        "it would be in memory only, for nobody knows how long"
+    );
+    assert_eq!(state(&gate.rows, "p1"), ReceiptState::Pending);
+}
+
+#[test]
 fn a_store_that_panics_while_it_reads_receipts_stops_no_purchases() {
     let (mut app, gate) = gated();
     let ada = app.join_and_load("ada");

@@ -506,8 +506,8 @@ fn a_refund_of_a_product_without_a_handler_says_that_nothing_was_taken_back() {
 
 #[test]
 fn a_refund_that_arrives_while_the_grant_is_being_saved_follows_it() {
-    let (mut app, rows, faults) = start_on_shaky_ground(quick("a"));
-    let ada = app.join_and_load("ada");
+    let (mut app, rows, faults) = start_on_shaky_ground(impatient());
+    let ada = arrive(&mut app, "ada");
     faults.fail_next(Op::Commit, 1, Fault::Hang);
     let asked = submit(&mut app, receipt("p1", "ada", "coins_100"));
     app.until("it is awarded in memory", |world| {
@@ -567,7 +567,7 @@ fn fails<M>(
 ) {
     let (mut app, rows) = start();
     app.add_product(Product::new("hat", handler));
-    let ada = app.join_and_load("ada");
+    let ada = arrive(&mut app, "ada");
     app.set(ada, Coins(5));
     app.set(ada, CheatScore(0.5));
     app.set(ada, Inventory([("apple".to_owned(), 3)].into()));
@@ -639,6 +639,18 @@ fn a_handler_one_of_whose_commands_panics_has_changed_nothing_and_the_rest_never
         commands.entity(player).insert(Coins(76));
         commands.queue(|_: &mut World| panic!("the hat is on fire"));
         commands.entity(player).insert(Coins(77));
+        Ok(())
+    }
+    fails(panics, &NotProcessedYet);
+}
+
+#[test]
+fn a_handler_one_of_whose_worlds_commands_panics_has_changed_nothing_and_the_rest_never_comes_into_effect() {
+    fn panics(In(receipt): In<Receipt>, world: &mut World) -> Result {
+        let mut commands = world.commands();
+        commands.entity(receipt.entity).insert(Coins(76));
+        commands.queue(|_: &mut World| panic!("the hat is on fire"));
+        commands.entity(receipt.entity).insert(Coins(77));
         Ok(())
     }
     fails(panics, &NotProcessedYet);
