@@ -648,7 +648,6 @@ fn a_handler_one_of_whose_commands_panics_has_changed_nothing_and_the_rest_never
 fn a_handler_one_of_whose_worlds_commands_panics_has_changed_nothing_and_the_rest_never_comes_into_effect() {
     fn panics(In(receipt): In<Receipt>, world: &mut World) -> Result {
         let mut commands = world.commands();
-        commands.entity(receipt.entity).insert(Coins(76));
         commands.queue(|_: &mut World| panic!("the hat is on fire"));
         commands.entity(receipt.entity).insert(Coins(77));
         Ok(())
