@@ -21,7 +21,7 @@ use crate::{
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
-    store::{Settlement, Store},
+    store::{Settlement, Store, StoreError},
     systems::{self, PlayerDataSystems},
 };
 
@@ -241,7 +241,23 @@ impl Server {
         self.next_ticket
     }
 
-    /// Runs a task that asks the store for something.
+    /// Asks the store something, once, and reports what it says.
+    fn ask<T: Send, F: Future<Output = Result<T, StoreError>> + Send>(
+        &self,
+        question: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static,
+        report: impl FnOnce(Result<T, StoreError>) -> Report + Send + 'static,
+    ) {
+        let (store, reporter) = (Arc::clone(&self.store), self.reporter.clone());
+        let retry = self.settings.retry.clone();
+        self.spawn(async move {
+            // A question that panics is one that was not answered.
+            let answer = retry.careful_attempt(async { question(store).await }).await;
+            // Nobody is left to hear it after the app is gone.
+            let _ = reporter.send(report(answer));
+        });
+    }
+
+    /// Runs a task of the asynchronous half.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.handle().spawn(task);
     }

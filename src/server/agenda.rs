@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use bevy::prelude::*;
 
-use super::{Player, Server};
+use super::{Player, Server, save::LiveSession};
 
 /// The sessions that something is due for.
 #[derive(Default)]
@@ -40,6 +40,11 @@ impl Server {
     /// Whether this very session still goes on.
     pub(super) fn is_live(&self, entity: Entity, ticket: u64) -> bool {
         matches!(self.players.get(&entity), Some(Player::Live(live)) if live.ticket == ticket)
+    }
+
+    /// This very session, if it still goes on.
+    pub(super) fn session_mut(&mut self, entity: Entity, ticket: u64) -> Option<&mut LiveSession> {
+        self.live_mut(entity).filter(|live| live.ticket == ticket)
     }
 }
 

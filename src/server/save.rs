@@ -333,9 +333,7 @@ pub(super) fn apply(
     result: Result<(), SaveError>,
 ) {
     let mut server = world.resource_mut::<Server>();
-    if server.is_live(entity, ticket)
-        && let Some(live) = server.live_mut(entity)
-    {
+    if let Some(live) = server.session_mut(entity, ticket) {
         live.in_flight = live.in_flight.saturating_sub(1);
         // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);

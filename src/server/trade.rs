@@ -187,10 +187,7 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
 pub(super) fn apply_delayed(world: &mut World, parties: [Party; 2], error: SaveError) {
     for party in parties {
         let mut server = world.resource_mut::<Server>();
-        if let Some(live) = server
-            .live_mut(party.entity)
-            .filter(|live| live.ticket == party.ticket)
-        {
+        if let Some(live) = server.session_mut(party.entity, party.ticket) {
             live.trade = TradeState::Delayed;
             let unsettled = live.ledger.unsettled().to_vec();
             let result = Err(error.clone());
@@ -211,13 +208,11 @@ pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [
     for (n, party) in parties.iter().enumerate() {
         let result = result.as_ref().copied().map_err(|errors| errors[n].clone());
         let mut server = world.resource_mut::<Server>();
-        if !server.is_live(party.entity, party.ticket) {
+        let Some(live) = server.session_mut(party.entity, party.ticket) else {
             // Who has left is answered by the final save, which waited for this one.
             continue;
-        }
-        if let Some(live) = server.live_mut(party.entity) {
-            live.trade = TradeState::No;
-        }
+        };
+        live.trade = TradeState::No;
         save::apply(
             world,
             party.entity,

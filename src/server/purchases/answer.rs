@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     player::{PurchaseDecision, PurchaseProcessed, SaveError},
     server::{Player, Server, ServerStats, report::Report},
     steps,
-    store::{Enqueued, NewReceipt, Notice, Settlement, StoreError, StoredReceipt},
+    store::{Enqueued, NewReceipt, Notice, Settlement, Store, StoreError, StoredReceipt},
 };
 
 type Answer = Result<PurchaseDecision, StoreError>;
@@ -73,13 +74,8 @@ impl Waiters {
 /// Stores a receipt and processes it.
 pub(in crate::server) fn submit(server: &Server, receipt: NewReceipt) -> WaitForPurchase {
     let (waiter, answer) = oneshot::channel();
-    let (store, reporter) = (server.store.clone(), server.reporter.clone());
-    let retry = server.settings.retry.clone();
-    server.spawn(async move {
-        let result = retry.careful_attempt(store.enqueue(receipt, Notice::Paid)).await;
-        // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Submitted { result, waiter });
-    });
+    let enqueue = async move |store: Arc<dyn Store>| store.enqueue(receipt, Notice::Paid).await;
+    server.ask(enqueue, move |result| Report::Submitted { result, waiter });
     WaitForPurchase(answer)
 }
 
@@ -158,13 +154,13 @@ pub(in crate::server) fn apply_saved(
     carried: Vec<Settlement>,
     result: &Result<(), SaveError>,
 ) {
-    if carried.is_empty() || !world.resource::<Server>().is_live(entity, ticket) {
-        return;
-    }
     let mut server = world.resource_mut::<Server>();
-    let Some(live) = server.live_mut(entity) else {
+    let Some(live) = server.session_mut(entity, ticket) else {
         return;
     };
+    if carried.is_empty() {
+        return;
+    }
     let player = live.player;
     if result.is_ok() {
         steps::reached("award.settled");

@@ -38,6 +38,7 @@ impl Case<'_> {
         let award = match to_do {
             ToDo::Forget => self.settle(world, Outcome::Refunded { shortfall: None }),
             _ if !self.is_sound(world) => Award::NotNow,
+            _ if !self.has_handler(world, |_| true) => Award::UnknownProduct,
             ToDo::Grant => self.grant(world),
             ToDo::Revoke => self.revoke(world),
         };
@@ -66,9 +67,6 @@ impl Case<'_> {
     }
 
     fn grant(&self, world: &mut World) -> Award {
-        if !self.has_handler(world, |_| true) {
-            return Award::UnknownProduct;
-        }
         let granted = attempt(
             world,
             &[self.entity],
@@ -85,9 +83,6 @@ impl Case<'_> {
     }
 
     fn revoke(&self, world: &mut World) -> Award {
-        if !self.has_handler(world, |_| true) {
-            return Award::UnknownProduct;
-        }
         if !self.has_handler(world, |product| product.revoke.is_some()) {
             let shortfall = Some("the product has no refund handler: nothing was taken back".to_owned());
             return self.settle(world, Outcome::Refunded { shortfall });

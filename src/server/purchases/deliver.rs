@@ -4,7 +4,7 @@
 //! the same: read the player's open receipts once more, and process those that the ledger has something to do about. Only
 //! rows that were read while the session was held are acted upon, so a row that says "pending" is pending.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bevy::prelude::*;
 use tracing::{debug, warn};
@@ -18,13 +18,13 @@ use crate::{
     id::PurchaseId,
     player::{PurchaseDecision, SaveError},
     server::{
-        Player, Server,
+        Server,
         agenda::{Agenda, Due, elapsed},
         report::Report,
         save::{Occasion, TradeState, save},
     },
     steps,
-    store::{Arrivals, StoreError, StoredReceipt},
+    store::{Arrivals, Store, StoreError, StoredReceipt},
 };
 
 /// Whose receipts are to be looked at again when, and how far the slow poll has got.
@@ -62,28 +62,23 @@ pub(in crate::server) fn fetch(world: &mut World, entity: Entity) {
     }
     live.ledger.fetching = Fetching::Yes;
     let waited_for = world.resource::<Waiters>().purchases_of(player);
-    let server = world.resource::<Server>();
-    let (store, reporter) = (server.store.clone(), server.reporter.clone());
-    let retry = server.settings.retry.clone();
-    server.spawn(async move {
-        let read = async {
-            let open = store.open_receipts(player).await?;
-            let mut others = Vec::new();
-            for purchase in waited_for {
-                if !open.iter().any(|receipt| receipt.purchase == purchase) {
-                    others.extend(store.receipt(purchase).await?);
-                }
+    let read = async move |store: Arc<dyn Store>| {
+        let open = store.open_receipts(player).await?;
+        let mut others = Vec::new();
+        for purchase in waited_for {
+            if !open.iter().any(|receipt| receipt.purchase == purchase) {
+                others.extend(store.receipt(purchase).await?);
             }
-            Ok(Fetched { open, others })
-        };
-        let result = retry.careful_attempt(read).await;
-        // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Fetched {
+        }
+        Ok(Fetched { open, others })
+    };
+    world
+        .resource::<Server>()
+        .ask(read, move |result| Report::Fetched {
             entity,
             ticket,
             result,
         });
-    });
 }
 
 /// Takes in what [`fetch`] has read.
@@ -94,11 +89,8 @@ pub(in crate::server) fn apply_fetched(
     result: Result<Fetched, StoreError>,
 ) {
     steps::reached("receipt.fetched");
-    if !world.resource::<Server>().is_live(entity, ticket) {
-        return;
-    }
     let mut server = world.resource_mut::<Server>();
-    let Some(live) = server.live_mut(entity) else {
+    let Some(live) = server.session_mut(entity, ticket) else {
         return;
     };
     let again = std::mem::take(&mut live.ledger.fetching) == Fetching::YesAndAgain;
@@ -145,7 +137,7 @@ fn process(world: &mut World, entity: Entity, ticket: u64, receipts: Vec<StoredR
     }
     arm(world, entity, ticket, &seen, receipts.collect());
     let mut server = world.resource_mut::<Server>();
-    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+    let Some(live) = server.session_mut(entity, ticket) else {
         return;
     };
     let unsettled = live.ledger.unsettled().to_vec();
@@ -221,9 +213,7 @@ fn postpone(world: &mut World, entity: Entity, ticket: u64, receipt: &StoredRece
     let (Some(player), Some(product)) = (receipt.player, &receipt.product) else {
         return;
     };
-    if world.resource::<Server>().is_live(entity, ticket)
-        && let Some(live) = world.resource_mut::<Server>().live_mut(entity)
-    {
+    if let Some(live) = world.resource_mut::<Server>().session_mut(entity, ticket) {
         let failures = live.ledger.not_now(receipt, product);
         let at = look_again(world, entity, ticket, failures);
         if let Some(live) = world.resource_mut::<Server>().live_mut(entity) {
@@ -245,7 +235,7 @@ pub(super) fn look_again(world: &mut World, entity: Entity, ticket: u64, failure
     let now = elapsed(world);
     let mut server = world.resource_mut::<Server>();
     let pause = server.settings.purchases.pause(failures);
-    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+    let Some(live) = server.session_mut(entity, ticket) else {
         return now;
     };
     // Players who failed together don't come back together, but what failed of one player does: in steps of a quarter.
@@ -265,7 +255,7 @@ pub(super) fn look_again(world: &mut World, entity: Entity, ticket: u64, failure
 fn arm(world: &mut World, entity: Entity, ticket: u64, seen: &[PurchaseId], rest: Vec<StoredReceipt>) {
     let now = elapsed(world);
     let mut server = world.resource_mut::<Server>();
-    let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket) else {
+    let Some(live) = server.session_mut(entity, ticket) else {
         return;
     };
     let dues = seen.iter().filter_map(|purchase| live.ledger.due(purchase));
@@ -284,7 +274,7 @@ fn arm(world: &mut World, entity: Entity, ticket: u64, seen: &[PurchaseId], rest
 /// Has a player's receipts looked at at this time, or earlier if that is planned already.
 fn set_alarm(world: &mut World, entity: Entity, ticket: u64, at: Duration) {
     let mut server = world.resource_mut::<Server>();
-    if let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket)
+    if let Some(live) = server.session_mut(entity, ticket)
         && live.ledger.alarm.is_none_or(|alarm| at < alarm)
     {
         live.ledger.alarm = Some(at);
@@ -296,7 +286,7 @@ fn set_alarm(world: &mut World, entity: Entity, ticket: u64, at: Duration) {
 /// An alarm goes off. One that an earlier one has replaced does nothing.
 fn ring(world: &mut World, Due { at, entity, ticket }: Due) {
     let mut server = world.resource_mut::<Server>();
-    if let Some(live) = server.live_mut(entity).filter(|live| live.ticket == ticket)
+    if let Some(live) = server.session_mut(entity, ticket)
         && live.ledger.alarm.take_if(|alarm| *alarm == at).is_some()
     {
         match std::mem::take(&mut live.ledger.rest) {
@@ -322,14 +312,8 @@ pub(in crate::server) fn deliver(world: &mut World) {
     }
     deliveries.is_polling = true;
     let since = deliveries.cursor;
-    let server = world.resource::<Server>();
-    let (store, reporter) = (server.store.clone(), server.reporter.clone());
-    let retry = server.settings.retry.clone();
-    server.spawn(async move {
-        let result = retry.careful_attempt(store.arrivals(since)).await;
-        // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Arrivals(result));
-    });
+    let look = async move |store: Arc<dyn Store>| store.arrivals(since).await;
+    world.resource::<Server>().ask(look, Report::Arrivals);
 }
 
 /// Takes in what the poll has found.
@@ -365,12 +349,7 @@ pub(in crate::server) fn apply_arrivals(world: &mut World, result: Result<Arriva
 /// A receipt of this player has arrived in this process.
 pub(in crate::server) fn apply_arrived(world: &mut World, player: crate::PlayerId) {
     // Who is not in a session yet gets it when they are.
-    if let Some(&entity) = world.resource::<Server>().entity_of.get(&player)
-        && matches!(
-            world.resource::<Server>().players.get(&entity),
-            Some(Player::Live(_))
-        )
-    {
+    if let Some(&entity) = world.resource::<Server>().entity_of.get(&player) {
         fetch(world, entity);
     }
 }
