@@ -134,19 +134,6 @@ fn shop(store: impl Store) -> (App, Client) {
     (server, client)
 }
 
-#[track_caller]
-fn until(server: &mut App, client: &mut Client, what: &str, mut condition: impl FnMut(&mut Client) -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !condition(client) {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "waited in vain until {what}"
-        );
-        client.step(server);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-}
-
 fn receipt() -> NewReceipt {
     NewReceipt::new(
         "pi_1".parse().expect("a purchase id"),
@@ -166,11 +153,11 @@ fn submit(server: &mut App) {
 #[test]
 fn a_purchase_on_the_real_server_is_shown_and_told() {
     let (mut server, mut client) = shop(MemoryStore::default());
-    until(&mut server, &mut client, "ada is loaded", |client| {
+    client.until_in_time(&mut server, "ada is loaded", |client| {
         client.has::<PlayerSession>()
     });
     submit(&mut server);
-    until(&mut server, &mut client, "the purchase is told", |client| {
+    client.until_in_time(&mut server, "the purchase is told", |client| {
         !told(client).is_empty()
     });
     assert_eq!(
@@ -217,7 +204,7 @@ fn a_player_on_defaults_is_told_that_they_can_not_buy_and_is_granted_nothing() {
         });
     }
     let (mut server, mut client) = shop(store);
-    until(&mut server, &mut client, "the load has failed", |client| {
+    client.until_in_time(&mut server, "the load has failed", |client| {
         client.has::<PlayerFallback>()
     });
     let can_purchase = client.app.world_mut().run_system_cached(own_player_can_purchase);
@@ -233,11 +220,11 @@ fn a_player_on_defaults_is_told_that_they_can_not_buy_and_is_granted_nothing() {
 fn nothing_that_a_client_sends_creates_grants_or_alters_a_receipt() {
     let rows = MemoryStore::default();
     let (mut server, mut client) = shop(rows.connect());
-    until(&mut server, &mut client, "ada is loaded", |client| {
+    client.until_in_time(&mut server, "ada is loaded", |client| {
         client.has::<PlayerSession>()
     });
     submit(&mut server);
-    until(&mut server, &mut client, "the purchase is told", |client| {
+    client.until_in_time(&mut server, "the purchase is told", |client| {
         !told(client).is_empty()
     });
     let before = receipts(&rows);

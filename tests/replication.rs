@@ -917,7 +917,7 @@ fn a_player_of_the_real_server_is_shown_from_joining_to_being_replaced() {
         .add_plugins(shared_data)
         .persist::<CheatScore>();
     let mut client = Client::connect(&mut server, 1);
-    until(&mut server, &mut client, "ada is loaded", |client| {
+    client.until_in_time(&mut server, "ada is loaded", |client| {
         client.has::<PlayerSession>()
     });
     assert_eq!(
@@ -940,13 +940,13 @@ fn a_player_of_the_real_server_is_shown_from_joining_to_being_replaced() {
     client.step(&mut server);
     assert_eq!(client.get(), Some(Coins(412)));
     server.world_mut().trigger(SavePlayer { entity: player });
-    until(&mut server, &mut client, "the save is done", |client| {
+    client.until_in_time(&mut server, "the save is done", |client| {
         client.heard().contains(&Told::Saved { result: Ok(()) })
     });
 
     // Ada again, from elsewhere.
     server.world_mut().spawn(PersistentPlayer(ada()));
-    until(&mut server, &mut client, "the older ada has gone", |client| {
+    client.until_in_time(&mut server, "the older ada has gone", |client| {
         matches!(client.heard().last(), Some(Told::Disconnected { .. }))
     });
     assert!(
@@ -958,18 +958,4 @@ fn a_player_of_the_real_server_is_shown_from_joining_to_being_replaced() {
     );
     client.settle(&mut server);
     assert!(!client.is_connected(&server));
-}
-
-/// Like [`Client::until`], for a server whose threads need time.
-#[track_caller]
-fn until(server: &mut App, client: &mut Client, what: &str, mut condition: impl FnMut(&mut Client) -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !condition(client) {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "waited in vain until {what}"
-        );
-        client.step(server);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
 }

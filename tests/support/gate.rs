@@ -1,5 +1,8 @@
 //! A store whose answers a test can hold back.
 
+#[path = "forward.rs"]
+mod forward;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -15,6 +18,7 @@ use bevy_player_data::{
         NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
     },
 };
+use forward::forward;
 
 /// Passes everything on to its rows.
 #[derive(Clone, Default)]
@@ -114,52 +118,17 @@ impl Store for Gate {
         })
     }
 
-    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.rows.lease(lease)
-    }
-
-    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.rows.leases()
-    }
-
-    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.rows.retire(server)
-    }
-
-    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
-        self.rows.acquire(acquire)
-    }
-
-    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.rows.peek(player)
-    }
-
-    fn list(
-        &self,
-        after: Option<PlayerId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
-        self.rows.list(after, limit)
-    }
-
-    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.rows.erase(player)
-    }
-
-    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
-        self.rows.enqueue(receipt, notice)
-    }
-
-    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
-        self.rows.receipt(purchase)
-    }
-
-    fn receipts_of(
-        &self,
-        player: PlayerId,
-        before: Option<u64>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        self.rows.receipts_of(player, before, limit)
+    forward! {
+        rows:
+        lease(lease: Lease) -> Leases,
+        leases() -> Leases,
+        retire(server: ServerId) -> (),
+        acquire(acquire: Acquire) -> Acquired,
+        peek(player: PlayerId) -> Option<Record>,
+        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
+        erase(player: PlayerId) -> bool,
+        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
+        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
+        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bevy::{prelude::*, time::TimeUpdateStrategy};
@@ -191,6 +191,22 @@ impl Client {
             self.step(server);
         }
         panic!("waited in vain until {what}");
+    }
+
+    /// Like [`until`](Self::until), for a server whose threads need time.
+    #[track_caller]
+    pub fn until_in_time(
+        &mut self,
+        server: &mut App,
+        what: &str,
+        mut condition: impl FnMut(&mut Self) -> bool,
+    ) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            self.step(server);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Steps until everything that was to be said has been said and acknowledged.

@@ -3,6 +3,9 @@
 //! It is what a crash test is tried against: one that finds nothing wrong with this store would find nothing wrong with a
 //! crate that has the same fault.
 
+#[path = "forward.rs"]
+mod forward;
+
 use std::sync::Arc;
 
 use bevy_player_data::{
@@ -12,6 +15,7 @@ use bevy_player_data::{
         Notice, PurchaseId, Record, ServerId, Settlement, Store, StoreError, StoredReceipt, Then, Write,
     },
 };
+use forward::forward;
 
 /// What is torn apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,60 +104,19 @@ impl Store for SplitStore {
         }
     }
 
-    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.store.lease(lease)
-    }
-
-    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.store.leases()
-    }
-
-    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.retire(server)
-    }
-
-    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
-        self.store.acquire(acquire)
-    }
-
-    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.store.peek(player)
-    }
-
-    fn list(
-        &self,
-        after: Option<PlayerId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
-        self.store.list(after, limit)
-    }
-
-    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.store.erase(player)
-    }
-
-    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
-        self.store.enqueue(receipt, notice)
-    }
-
-    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
-        self.store.receipt(purchase)
-    }
-
-    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        self.store.open_receipts(player)
-    }
-
-    fn receipts_of(
-        &self,
-        player: PlayerId,
-        before: Option<u64>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        self.store.receipts_of(player, before, limit)
-    }
-
-    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
-        self.store.arrivals(since)
+    forward! {
+        store:
+        lease(lease: Lease) -> Leases,
+        leases() -> Leases,
+        retire(server: ServerId) -> (),
+        acquire(acquire: Acquire) -> Acquired,
+        peek(player: PlayerId) -> Option<Record>,
+        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
+        erase(player: PlayerId) -> bool,
+        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
+        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
+        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
+        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
+        arrivals(since: Option<u64>) -> Arrivals,
     }
 }

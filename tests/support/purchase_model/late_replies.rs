@@ -1,5 +1,8 @@
 //! A store that has read what it was asked for, and says so late: by then it may not be so any more.
 
+#[path = "../forward.rs"]
+mod forward;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -13,6 +16,7 @@ use bevy_player_data::{
         Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
     },
 };
+use forward::forward;
 use tokio::time::sleep;
 
 /// Everything but reading a player's open receipts is the other store's.
@@ -82,60 +86,19 @@ impl<S: Store> Store for LateReplies<S> {
         })
     }
 
-    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.store.lease(lease)
-    }
-
-    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        self.store.leases()
-    }
-
-    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.retire(server)
-    }
-
-    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
-        self.store.acquire(acquire)
-    }
-
-    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
-        self.store.commit(commit)
-    }
-
-    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        self.store.peek(player)
-    }
-
-    fn list(
-        &self,
-        after: Option<PlayerId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
-        self.store.list(after, limit)
-    }
-
-    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.store.erase(player)
-    }
-
-    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
-        self.store.enqueue(receipt, notice)
-    }
-
-    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
-        self.store.receipt(purchase)
-    }
-
-    fn receipts_of(
-        &self,
-        player: PlayerId,
-        before: Option<u64>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        self.store.receipts_of(player, before, limit)
-    }
-
-    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
-        self.store.arrivals(since)
+    forward! {
+        store:
+        lease(lease: Lease) -> Leases,
+        leases() -> Leases,
+        retire(server: ServerId) -> (),
+        acquire(acquire: Acquire) -> Acquired,
+        commit(commit: Commit) -> Committed,
+        peek(player: PlayerId) -> Option<Record>,
+        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
+        erase(player: PlayerId) -> bool,
+        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
+        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
+        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
+        arrivals(since: Option<u64>) -> Arrivals,
     }
 }
