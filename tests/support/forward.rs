@@ -8,4 +8,4 @@ macro_rules! forward {
         })*
     };
 }
-pub(super) use forward;
+pub(crate) use forward;

@@ -4,7 +4,7 @@
 //! crate that has the same fault.
 
 #[path = "forward.rs"]
-mod forward;
+pub mod forward;
 
 use std::sync::Arc;
 

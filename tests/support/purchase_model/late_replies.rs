@@ -1,8 +1,5 @@
 //! A store that has read what it was asked for, and says so late: by then it may not be so any more.
 
-#[path = "../forward.rs"]
-mod forward;
-
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -16,8 +13,9 @@ use bevy_player_data::{
         Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
     },
 };
-use forward::forward;
 use tokio::time::sleep;
+
+use super::split_store::forward::forward;
 
 /// Everything but reading a player's open receipts is the other store's.
 pub struct LateReplies<S> {
