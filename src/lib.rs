@@ -157,6 +157,8 @@
 //! | [`store`] | durable rows | no Bevy |
 //! | [`document`] | one player's stored form | no Bevy, no I/O |
 
+#[cfg(feature = "server")]
+mod chance;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod document;
@@ -181,6 +183,8 @@ pub mod store;
 pub mod systems;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "server")]
+mod watched;
 
 pub use id::{InvalidId, PlayerId, ProductId, PurchaseId};
 pub use plugin::PlayerDataPlugin;

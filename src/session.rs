@@ -55,10 +55,10 @@ pub use handle::{Saved, Session};
 pub use heartbeat::{LeaseState, LeaseStatus};
 pub use lease::LeaseWatch;
 pub use opening::{Opened, Opening};
+pub(crate) use queue::panic_message;
 pub use queue::{NotRun, OrderedQueue, Request, Skip, Ticket, Turn};
 pub use retry::{Attempts, RetryPolicy};
 pub use settings::SessionSettings;
-pub(crate) use {queue::panic_message, retry::random};
 
 /// All sessions of one server process. A cheap handle: clones share everything.
 ///

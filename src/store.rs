@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::id::PlayerId;
 pub use crate::id::{ProductId, PurchaseId};
+use crate::{chance, id::PlayerId};
 
 mod arc;
 #[cfg(feature = "testing")]
@@ -72,12 +72,12 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The lock is granted when it is free, when it is this very lock (the reply of an earlier attempt was lost), when
     /// the server it hangs on has no row, when [`Acquire::lapsed`] names that server *and its current beat*, or when
-    /// it is [`Acquire::orphan`]. Granting raises the fence by one and resets the sequence number to zero, except for
+    /// it is [`Acquire::orphan`]; but not once the asking server's own beat is past [`Acquire::until_beat`]. Granting raises the fence by one and resets the sequence number to zero, except for
     /// this very lock (the same id *and* server), which is answered again unchanged.
     ///
     /// # Errors
     /// [`StoreError::SessionLocked`], [`StoreError::Unavailable`] (also while [`Acquire::server`] has no row, which its
-    /// next beat mends), [`StoreError::Corrupt`], and [`StoreError::Rejected`] for a lock id of all zeros.
+    /// next beat mends, and after [`Acquire::until_beat`]), [`StoreError::Corrupt`], and [`StoreError::Rejected`] for a lock id of all zeros.
     fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>>;
 
     /// Applies all writes in one transaction, or none of them.
@@ -165,7 +165,7 @@ macro_rules! random_id {
             /// A new random id (UUID version 4).
             #[must_use]
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                Self(chance::uuid())
             }
 
             /// The id's 16 bytes, as stored.
@@ -246,6 +246,9 @@ pub struct Acquire {
     pub lapsed: Vec<LapsedLease>,
     /// A lock of this same server that no session owns any more and that may be taken over.
     pub orphan: Option<LockId>,
+    /// The last beat of this server's own lease at which a lock may be granted. An attempt that was held up on its way, and
+    /// whose server has gone on, comes to nothing instead of locking a player for nobody.
+    pub until_beat: u64,
 }
 
 /// A granted lock and the record under it.

@@ -40,6 +40,16 @@ pub use round_trip::assert_round_trip;
 #[cfg(feature = "server")]
 pub use scripted_server::{ScriptPlayer, ScriptedServerPlugin};
 
+/// From now on everything that this crate does at random on this thread, ids and the jitter of pauses, follows from `seed`;
+/// `None` ends that. With [`PlayerDataServerPlugin::driven_by`] and a [`FaultyStore`] a whole
+/// server's history can be told again.
+///
+/// [`PlayerDataServerPlugin::driven_by`]: crate::server::PlayerDataServerPlugin::driven_by
+#[cfg(feature = "server")]
+pub fn follow_seed(seed: Option<u64>) {
+    crate::chance::follow_seed(seed);
+}
+
 /// How long [`update_until`] waits at most. Far longer than anything takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
 

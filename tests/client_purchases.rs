@@ -188,6 +188,7 @@ fn a_player_on_defaults_is_told_that_they_can_not_buy_and_is_granted_nothing() {
                 server,
                 lapsed: Vec::new(),
                 orphan: None,
+                until_beat: u64::MAX,
             };
             let fence = store.acquire(acquire).await.unwrap().fence;
             let write = Write {

@@ -555,6 +555,22 @@ async fn an_acquire_that_takes_effect_long_after_the_player_left_leaves_no_lock(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_acquire_that_reaches_the_store_hours_later_locks_nobody() {
+    let arena = Server::start("arena").await;
+    arena.wire.script(Op::Acquire, [Fault::Late(7200 * SECOND)]);
+    let (opening, _) = open(&arena.sessions, "ada");
+    sleep(SECOND / 100).await;
+    opening.cancel();
+    arena.sessions.drained().await;
+    sleep(7201 * SECOND).await;
+    assert_eq!(arena.wire.landed_late(), 1);
+    assert!(
+        arena.is_free("ada").await,
+        "a lock that nobody will ever give back was granted to a server that runs"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acquire_that_takes_effect_after_its_own_session_was_closed_leaves_no_lock() {
     let arena = Server::start("arena").await;
     arena.wire.script(Op::Acquire, [Fault::Late(15 * SECOND)]);
@@ -1200,6 +1216,7 @@ impl Server {
             server,
             lapsed: Vec::new(),
             orphan: None,
+            until_beat: u64::MAX,
         };
         let fence = store.acquire(acquire).await.unwrap().fence;
         let document = Some(bytes.clone());

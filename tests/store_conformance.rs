@@ -65,6 +65,7 @@ conformance! {
     a_lapsed_lease_gives_its_locks_away,
     a_lapsed_lease_whose_beat_has_moved_keeps_its_locks,
     a_lapsed_lease_says_nothing_about_other_servers,
+    a_request_that_was_held_up_while_its_server_went_on_locks_nobody,
     an_orphan_of_the_same_server_is_taken_over,
     an_orphan_of_another_server_or_of_another_id_is_not_taken_over,
     a_refused_acquire_changes_nothing,
@@ -481,6 +482,30 @@ async fn a_lapsed_lease_says_nothing_about_other_servers(rows: Rows) {
             })
             .await,
         "a",
+    );
+}
+
+async fn a_request_that_was_held_up_while_its_server_went_on_locks_nobody(rows: Rows) {
+    let a = rows.server("a").await;
+    let request = |until_beat| Acquire {
+        until_beat,
+        ..a.request(ADA)
+    };
+    a.beat().await.unwrap();
+    let late = a.store.acquire(request(1)).await.unwrap_err();
+    assert!(
+        late.is_worth_a_retry(),
+        "a server that is still interested asks anew: {late}"
+    );
+    assert_eq!(a.store.peek(ADA).await.unwrap(), None, "no row was created");
+
+    let in_time = request(2);
+    let granted = a.store.acquire(in_time.clone()).await.unwrap();
+    a.beat().await.unwrap();
+    let again = a.store.acquire(in_time).await.unwrap();
+    assert_eq!(
+        again.fence, granted.fence,
+        "what was granted in time is answered at any time"
     );
 }
 

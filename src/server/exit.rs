@@ -2,7 +2,7 @@
 
 use std::{
     sync::{PoisonError, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bevy::{
@@ -11,6 +11,7 @@ use bevy::{
     platform::collections::HashMap,
     prelude::*,
 };
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
@@ -74,8 +75,9 @@ fn exit_was_requested(exit: Option<Res<Messages<AppExit>>>, server: Res<Server>)
 /// Everything is durable, and the locks and the lease are given back, before any of the game's observers runs: one that
 /// panics takes nobody's data with it.
 fn flush(world: &mut World) {
-    let started = Instant::now();
-    let deadline = started + world.resource::<Server>().settings.exit_deadline;
+    let server = world.resource::<Server>();
+    let started = server.runtime.now();
+    let deadline = started + server.settings.exit_deadline;
     let ended = end_everybody(world);
     let server = world.resource::<Server>();
     let total = server.closing.len();
@@ -84,7 +86,7 @@ fn flush(world: &mut World) {
     let answers = await_answers(server, started, deadline, total);
     if server
         .runtime
-        .recv(&retire(server), remaining(deadline))
+        .recv(&retire(server), remaining(server, deadline))
         .is_none()
     {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
@@ -93,7 +95,7 @@ fn flush(world: &mut World) {
     let flushed = PlayerDataFlushed {
         total,
         unsaved,
-        elapsed: started.elapsed(),
+        elapsed: server.runtime.now() - started,
     };
     conclude(world, &flushed);
     tell(world, ended, answers);
@@ -122,7 +124,7 @@ fn await_answers(server: &Server, started: Instant, deadline: Instant, total: us
     let mut left = total;
     let mut next_progress = started + FIRST_PROGRESS;
     loop {
-        let now = Instant::now();
+        let now = server.runtime.now();
         if now >= deadline {
             return answers;
         }
@@ -136,7 +138,7 @@ fn await_answers(server: &Server, started: Instant, deadline: Instant, total: us
         }
         // The game loop lives, though it stands here: nobody may take over who is still being saved.
         server.sessions.tick();
-        let wait = remaining(deadline.min(next_progress)).min(server.settings.beat);
+        let wait = remaining(server, deadline.min(next_progress)).min(server.settings.beat);
         let reports = server.reports.lock().unwrap_or_else(PoisonError::into_inner);
         match server.runtime.recv(&reports, wait) {
             Some(Report::Drained) => return answers,
@@ -226,6 +228,6 @@ fn tell(world: &mut World, ended: Vec<PlayerSessionEnded>, answers: Vec<Report>)
     }
 }
 
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
+fn remaining(server: &Server, until: Instant) -> Duration {
+    until.saturating_duration_since(server.runtime.now())
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::mpsc::Receiver, time::Duration};
 
-use tokio::runtime::{self, Handle};
+use tokio::{
+    runtime::{self, Handle},
+    time::Instant,
+};
 
 /// Where the async half of the server runs.
 pub(super) struct Runtime {
@@ -46,6 +49,12 @@ impl Runtime {
         &self.handle
     }
 
+    /// What time it is by the clock that tasks go by.
+    pub(super) fn now(&self) -> Instant {
+        let _context = self.handle.enter();
+        Instant::now()
+    }
+
     /// Waits for what some task reports; `None` when it has not done so in time.
     pub(super) fn recv<T>(&self, reports: &Receiver<T>, timeout: Duration) -> Option<T> {
         #[cfg(feature = "testing")]
@@ -60,11 +69,11 @@ impl Runtime {
 #[cfg(feature = "testing")]
 fn recv_driving<T>(runtime: &runtime::Runtime, reports: &Receiver<T>, timeout: Duration) -> Option<T> {
     runtime.block_on(async {
-        let until = tokio::time::Instant::now() + timeout;
+        let until = Instant::now() + timeout;
         loop {
             match reports.try_recv() {
                 Ok(report) => return Some(report),
-                Err(_) if tokio::time::Instant::now() >= until => return None,
+                Err(_) if Instant::now() >= until => return None,
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
-    time::Instant,
-};
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use super::{SessionSettings, Sessions, lease::LeaseWatch, queue::catch_panic, settle};
-use crate::store::{LapsedLease, Lease, Leases, ServerId, ServerLease, StoreError};
+use crate::{
+    store::{LapsedLease, Lease, Leases, ServerId, ServerLease, StoreError},
+    watched::Watched,
+};
 
 /// How often a server that holds no lease yet asks for it, if its beat is not faster than that anyway.
 const EAGER_BEAT: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ pub(super) struct Heartbeat {
     ttl: Duration,
     name_timeout: Duration,
     state: Mutex<State>,
-    phase: watch::Sender<LeaseState>,
+    phase: Watched<LeaseState>,
     /// Held during a call to the store, so that retiring cannot be overtaken by a beat that was already under way.
     calling: AsyncMutex<()>,
 }
@@ -62,6 +62,8 @@ struct State {
     in_flight: bool,
     /// When the last refresh that succeeded was asked for.
     refreshed: Option<Instant>,
+    /// What our beat was by then.
+    own_beat: u64,
     /// Since when the lease could have been refreshed: the first tick.
     started: Option<Instant>,
     name_taken_since: Option<Instant>,
@@ -92,6 +94,7 @@ impl Heartbeat {
                 due: None,
                 in_flight: false,
                 refreshed: None,
+                own_beat: 0,
                 started: None,
                 name_taken_since: None,
                 namesake: None,
@@ -99,7 +102,7 @@ impl Heartbeat {
                 trouble: "the store has not answered yet".to_owned(),
                 watch: LeaseWatch::new(settings.lease_ttl),
             }),
-            phase: watch::Sender::new(LeaseState::Starting),
+            phase: Watched::new(LeaseState::Starting),
             calling: AsyncMutex::new(()),
         }
     }
@@ -113,19 +116,13 @@ impl Heartbeat {
     }
 
     pub(super) fn phase(&self) -> LeaseState {
-        *self.phase.borrow()
+        self.phase.get()
     }
 
     /// Waits until it is decided whether we may hold locks.
     pub(super) async fn decided(&self) -> LeaseState {
-        let undecided =
-            |phase: &LeaseState| matches!(phase, LeaseState::Starting | LeaseState::WaitingForName);
-        let mut phase = self.phase.subscribe();
-        let decided = phase
-            .wait_for(|phase| !undecided(phase))
-            .await
-            .map(|decided| *decided);
-        decided.expect("the sender lives as long as `self`")
+        let undecided = |phase| matches!(phase, LeaseState::Starting | LeaseState::WaitingForName);
+        self.phase.wait_for(|phase| !undecided(phase)).await
     }
 
     /// What went wrong at the last beat that failed.
@@ -135,6 +132,17 @@ impl Heartbeat {
 
     pub(super) fn lapsed(&self) -> Vec<LapsedLease> {
         self.lock().watch.lapsed()
+    }
+
+    /// What our beat was when the lease was last refreshed.
+    pub(super) fn own_beat(&self) -> u64 {
+        self.lock().own_beat
+    }
+
+    /// Until which beat of ours an attempt that is sent now may lock a player: two beats are time enough for a slow store,
+    /// and then nothing can come of it any more.
+    pub(super) fn until_beat(&self) -> u64 {
+        self.own_beat().saturating_add(2)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,6 +191,11 @@ impl Heartbeat {
                     info!("the lease of server `{}` is refreshed again", self.lease.name);
                 }
                 state.refreshed = Some(asked);
+                let own = leases
+                    .servers
+                    .iter()
+                    .find(|lease| lease.server == self.lease.server);
+                state.own_beat = own.map_or(state.own_beat, |own| own.beat);
                 self.enter(LeaseState::Held);
             }
             Err(error) => {
@@ -236,7 +249,7 @@ impl Heartbeat {
 
     /// Changes the state, unless it is retired, which is final. `true` if it is a change.
     fn enter(&self, next: LeaseState) -> bool {
-        self.phase.send_if_modified(|phase| {
+        self.phase.change(|phase| {
             let changes = *phase != next && *phase != LeaseState::Retired;
             if changes {
                 *phase = next;

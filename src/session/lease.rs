@@ -4,7 +4,7 @@
 //! a lease has lapsed when its beat was seen standing still for a whole TTL. It decides nothing: the store checks a
 //! lapsed lease again when it is used.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tokio::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::store::{LapsedLease, Leases, ServerId};
 pub struct LeaseWatch {
     ttl: Duration,
     last_read: Option<Instant>,
-    still: HashMap<ServerId, Still>,
+    still: BTreeMap<ServerId, Still>,
 }
 
 /// A beat that has not moved.
@@ -40,7 +40,7 @@ impl LeaseWatch {
         Self {
             ttl,
             last_read: None,
-            still: HashMap::new(),
+            still: BTreeMap::new(),
         }
     }
 

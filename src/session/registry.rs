@@ -3,7 +3,7 @@
 //! [`Registry`] is bookkeeping: it calls nobody and enqueues nothing, so its lock is never held while other code runs.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,9 +20,9 @@ struct State {
     /// No load is admitted any more.
     refusing: bool,
     /// Loads that have not been answered, by the lock they would get.
-    loads: HashMap<LockId, Arc<Load>>,
+    loads: BTreeMap<LockId, Arc<Load>>,
     /// Players whose session the game holds.
-    seats: HashMap<PlayerId, Seat>,
+    seats: BTreeMap<PlayerId, Seat>,
     /// Locks that a load, a session or a queued close of this process answers for.
     in_use: HashSet<LockId>,
 }

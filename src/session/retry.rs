@@ -6,10 +6,9 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::queue::{Turn, catch_panic};
-use crate::store::StoreError;
+use crate::{chance::random, store::StoreError};
 
 /// How a request that met an unavailable store is repeated.
 ///
@@ -168,12 +167,6 @@ impl Attempts {
     }
 }
 
-/// A random number from 0 to 1. A fresh UUID is where this crate has randomness from; its first 32 bits are all random.
-pub(crate) fn random() -> f64 {
-    let (high, ..) = Uuid::new_v4().as_fields();
-    f64::from(high) / f64::from(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,15 +245,5 @@ mod tests {
         for policy in cases {
             assert!(policy.validate().is_err(), "{policy:?} was accepted");
         }
-    }
-
-    #[test]
-    fn random_numbers_stay_between_0_and_1_and_differ() {
-        let numbers: Vec<f64> = (0..100).map(|_| random()).collect();
-        assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)));
-        assert!(
-            numbers.windows(2).any(|pair| pair[0] != pair[1]),
-            "a hundred equal random numbers"
-        );
     }
 }

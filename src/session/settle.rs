@@ -6,11 +6,11 @@
 //! locks that nobody in this process answers for.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::{debug, info, warn};
 
 use super::{Sessions, commit::Hold, queue::Turn};
@@ -25,7 +25,7 @@ pub(super) const FIRST_SEQ: u64 = 1;
 /// Locks that an unanswered attempt may still bring about.
 #[derive(Default)]
 pub(super) struct Suspects {
-    locks: Mutex<HashMap<LockId, Suspect>>,
+    locks: Mutex<BTreeMap<LockId, Suspect>>,
     /// Held while looking, so that a slow store is not asked twice at a time.
     looking: AsyncMutex<()>,
 }
@@ -33,12 +33,13 @@ pub(super) struct Suspects {
 #[derive(Clone, Copy)]
 struct Suspect {
     player: PlayerId,
-    /// A look at this time or later that finds nothing ends the suspicion.
-    until: Instant,
+    /// The last of our beats at which an attempt may come into effect. A look after that which finds nothing ends the
+    /// suspicion.
+    until_beat: u64,
 }
 
 impl Suspects {
-    fn lock(&self) -> MutexGuard<'_, HashMap<LockId, Suspect>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LockId, Suspect>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,12 +47,16 @@ impl Suspects {
 /// Makes one attempt to acquire. One that gets no answer makes its lock a suspect.
 pub(super) async fn attempt(sessions: &Sessions, acquire: Acquire) -> Result<Acquired, StoreError> {
     let inner = &sessions.inner;
-    let (player, lock) = (acquire.player, acquire.lock);
+    let Acquire {
+        player,
+        lock,
+        until_beat,
+        ..
+    } = acquire;
     let call = inner.store.acquire(acquire);
     let answer = inner.settings.retry.careful_attempt(call).await;
     if answer.as_ref().is_err_and(StoreError::is_worth_a_retry) {
-        let until = Instant::now() + inner.settings.lease_ttl;
-        inner.suspects.lock().insert(lock, Suspect { player, until });
+        inner.suspects.lock().insert(lock, Suspect { player, until_beat });
     }
     answer
 }
@@ -65,15 +70,16 @@ pub(super) async fn release_if_granted(sessions: &Sessions, player: PlayerId, lo
     if !inner.suspects.lock().contains_key(&lock) {
         return;
     }
-    let request = Acquire {
+    let request = || Acquire {
         player,
         lock,
         server: inner.server,
         lapsed: Vec::new(),
         orphan: None,
+        until_beat: inner.heartbeat.until_beat(),
     };
     let policy = inner.settings.retry.unlimited();
-    match policy.retry(turn, || attempt(sessions, request.clone())).await {
+    match policy.retry(turn, || attempt(sessions, request())).await {
         Ok(Acquired { fence, .. }) => {
             release(sessions, Hold { player, lock, fence }, FIRST_SEQ, turn).await;
         }
@@ -104,6 +110,7 @@ pub(super) async fn look_for_late_locks(sessions: &Sessions) {
     let Ok(_looking) = inner.suspects.looking.try_lock() else {
         return;
     };
+    let beat = inner.heartbeat.own_beat();
     let suspects: Vec<_> = inner
         .suspects
         .lock()
@@ -114,9 +121,8 @@ pub(super) async fn look_for_late_locks(sessions: &Sessions) {
         if inner.registry.is_in_use(lock) {
             continue;
         }
-        let asked = Instant::now();
         match look(sessions, suspect.player, lock).await {
-            Ok(()) if asked >= suspect.until => forget(sessions, lock, suspect.until),
+            Ok(()) if beat > suspect.until_beat => forget(sessions, lock, suspect.until_beat),
             Ok(()) => {}
             Err(error) => {
                 debug!("could not look for late session locks: {error}");
@@ -124,16 +130,19 @@ pub(super) async fn look_for_late_locks(sessions: &Sessions) {
                     return;
                 }
                 // The record cannot be read at all, so nobody can load it either.
-                forget(sessions, lock, suspect.until);
+                forget(sessions, lock, suspect.until_beat);
             }
         }
     }
 }
 
 /// Ends a suspicion, unless another attempt has renewed it meanwhile.
-fn forget(sessions: &Sessions, lock: LockId, until: Instant) {
+fn forget(sessions: &Sessions, lock: LockId, until_beat: u64) {
     let mut suspects = sessions.inner.suspects.lock();
-    if suspects.get(&lock).is_some_and(|suspect| suspect.until == until) {
+    if suspects
+        .get(&lock)
+        .is_some_and(|suspect| suspect.until_beat == until_beat)
+    {
         suspects.remove(&lock);
     }
 }

@@ -261,16 +261,14 @@ impl Tables {
 
     fn acquire(&mut self, acquire: &Acquire) -> Result<Acquired, StoreError> {
         rules::check_acquire(acquire)?;
-        if !self.servers.contains_key(&acquire.server) {
-            return Err(rules::no_lease(acquire.server));
-        }
         let state = self
             .players
             .get(&acquire.player)
             .map(|row| row.state)
             .unwrap_or_default();
+        let own = self.lease_of(acquire.server);
         let lease = state.held.and_then(|held| self.lease_of(held.server));
-        let grant = rules::judge_acquire(state, lease, acquire)?;
+        let grant = rules::judge_acquire(state, own, lease, acquire)?;
 
         let row = self.players.entry(acquire.player).or_insert_with(|| Row {
             state,

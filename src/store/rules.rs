@@ -75,24 +75,38 @@ pub(super) fn check_acquire(acquire: &Acquire) -> Result<(), StoreError> {
 }
 
 /// The answer to an acquire whose own server has no row: a lock that hung on it would be free for everybody.
-pub(super) fn no_lease(server: ServerId) -> StoreError {
+fn no_lease(server: ServerId) -> StoreError {
     StoreError::unavailable(format_args!(
         "server {server} has no lease; its next beat renews it"
     ))
 }
 
-/// Judges an acquire on a row in `state`; `lease` is the row of the server that holds its lock, if that has one.
+fn too_late(acquire: &Acquire) -> StoreError {
+    let Acquire {
+        server, until_beat, ..
+    } = acquire;
+    StoreError::unavailable(format_args!(
+        "the request was held up on its way: it was to be granted up to beat {until_beat} of server {server}"
+    ))
+}
+
+/// Judges an acquire on a row in `state`; `own` is the row of the server that asks, and `lease` that of the server that holds
+/// the lock, if they have one.
 pub(super) fn judge_acquire(
     state: LockState,
+    own: Option<ServerLease>,
     lease: Option<ServerLease>,
     acquire: &Acquire,
 ) -> Result<Grant, StoreError> {
+    let Some(own) = own else {
+        return Err(no_lease(acquire.server));
+    };
     let taken_from = match (state.held, lease) {
-        (None, _) => None,
         (Some(held), _) if held.lock == acquire.lock && held.server == acquire.server => {
             return Ok(Grant::Again);
         }
-        (Some(_), None) => None,
+        _ if own.beat > acquire.until_beat => return Err(too_late(acquire)),
+        (None, _) | (Some(_), None) => None,
         (Some(held), Some(lease)) if may_take_over(held, &lease, acquire) => Some(lease.name),
         (Some(held), Some(lease)) => {
             return Err(StoreError::SessionLocked {

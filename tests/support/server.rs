@@ -327,6 +327,7 @@ impl OtherServer {
             server: self.server,
             lapsed: Vec::new(),
             orphan: None,
+            until_beat: u64::MAX,
         }));
         (lock, acquired.expect("the lock is free").fence)
     }

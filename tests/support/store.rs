@@ -62,6 +62,7 @@ impl Server {
             server: self.id,
             lapsed: Vec::new(),
             orphan: None,
+            until_beat: u64::MAX,
         }
     }
 

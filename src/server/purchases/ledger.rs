@@ -9,9 +9,9 @@ use std::time::Duration;
 use bevy::platform::collections::HashMap;
 
 use crate::{
+    chance::random,
     id::{ProductId, PurchaseId},
     player::PurchaseDecision,
-    session::random,
     store::{Outcome, ReceiptState, Settlement, StoredReceipt},
 };
 

@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::{Load, Opened};
 use crate::{
+    chance::random,
     document::{Document, DocumentError},
     session::{
         OpenError, Session, Sessions,
@@ -13,7 +14,7 @@ use crate::{
         heartbeat::LeaseState,
         queue::Turn,
         registry::InUse,
-        retry::{Attempts, RetryPolicy, random},
+        retry::{Attempts, RetryPolicy},
         settle,
     },
     store::{Acquire, Acquired, StoreError},
@@ -90,6 +91,7 @@ async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Ac
             server: inner.server,
             lapsed: inner.heartbeat.lapsed(),
             orphan,
+            until_beat: inner.heartbeat.until_beat(),
         };
         // An attempt that was sent is not dropped when the load is abandoned: its answer says what is left to settle.
         let error = match settle::attempt(sessions, request).await {

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::oneshot;
+
+use crate::chance::SplitMix64;
 
 /// The kinds of request that a [`Store`](crate::store::Store) serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,8 +108,6 @@ pub struct Faults {
 struct Shared {
     seed: u64,
     state: Mutex<State>,
-    /// How often [`Faults::resume`] was called.
-    resumed: watch::Sender<u64>,
     hanging: Arc<AtomicUsize>,
     late: Arc<AtomicUsize>,
 }
@@ -119,6 +119,8 @@ struct State {
     rates: FaultRates,
     scripts: HashMap<Op, VecDeque<(usize, Fault)>>,
     counts: HashMap<Op, Counts>,
+    /// The requests that hang, in their order.
+    hanging: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,8 +140,7 @@ pub(super) struct UnderWay(Arc<AtomicUsize>);
 
 /// A request that hangs.
 pub(super) struct Hanging {
-    resumed: watch::Receiver<u64>,
-    since: u64,
+    resumed: oneshot::Receiver<()>,
     _count: UnderWay,
 }
 
@@ -149,7 +150,6 @@ impl Faults {
             shared: Arc::new(Shared {
                 seed,
                 state: Mutex::default(),
-                resumed: watch::Sender::new(0),
                 hanging: Arc::default(),
                 late: Arc::default(),
             }),
@@ -173,8 +173,15 @@ impl Faults {
 
     /// Ends [`hang`](Self::hang) and lets every request that hangs go on.
     pub fn resume(&self) {
-        self.state().hang = false;
-        self.shared.resumed.send_modify(|times| *times += 1);
+        let hanging = {
+            let mut state = self.state();
+            state.hang = false;
+            std::mem::take(&mut state.hanging)
+        };
+        for request in hanging {
+            // The runtime that it was made on may be gone.
+            let _ = request.send(());
+        }
     }
 
     /// How often requests fail at random from now on, and how long they take.
@@ -197,9 +204,10 @@ impl Faults {
     /// [`fail_next`](Self::fail_next). The counters go on.
     pub fn clear(&self) {
         let mut state = self.state();
-        let counts = std::mem::take(&mut state.counts);
+        let before = std::mem::take(&mut *state);
         *state = State {
-            counts,
+            counts: before.counts,
+            hanging: before.hanging,
             ..State::default()
         };
         drop(state);
@@ -252,11 +260,10 @@ impl Faults {
     }
 
     pub(super) fn hang_begins(&self) -> Hanging {
-        let resumed = self.shared.resumed.subscribe();
-        let since = *resumed.borrow();
+        let (resume, resumed) = oneshot::channel();
+        self.state().hanging.push(resume);
         Hanging {
             resumed,
-            since,
             _count: UnderWay::new(&self.shared.hanging),
         }
     }
@@ -326,35 +333,25 @@ impl Drop for UnderWay {
 
 impl Hanging {
     /// Returns after the next [`Faults::resume`], or when nobody is left who could call it.
-    pub(super) async fn wait(mut self) {
-        let _ = self.resumed.wait_for(|times| *times > self.since).await;
+    pub(super) async fn wait(self) {
+        let _ = self.resumed.await;
     }
 }
 
-/// A small generator of numbers that look random: `SplitMix64`.
-struct Dice(u64);
+/// What chance has in store for one request.
+struct Dice(SplitMix64);
 
 impl Dice {
     fn new(seed: u64, op: Op, call: u64) -> Self {
-        let mut dice = Self(seed);
         // Each part is mixed in by a throw, so that neighbouring calls have nothing in common.
-        dice.0 = dice.throw() ^ op as u64;
-        dice.0 = dice.throw() ^ call;
-        dice
-    }
-
-    fn throw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let mixed = SplitMix64(seed).next() ^ op as u64;
+        Self(SplitMix64(SplitMix64(mixed).next() ^ call))
     }
 
     /// From 0 to just below 1.
     fn fraction(&mut self) -> f64 {
         // The upper 53 bits are what an `f64` can tell apart.
-        (self.throw() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn between(&mut self, range: &RangeInclusive<Duration>) -> Duration {

@@ -64,16 +64,14 @@ impl Tables<'_> {
 
     pub(super) fn acquire(&mut self, acquire: &Acquire) -> Result<Acquired, Failure> {
         rules::check_acquire(acquire)?;
-        if self.lease_of(acquire.server)?.is_none() {
-            return Err(rules::no_lease(acquire.server).into());
-        }
+        let own = self.lease_of(acquire.server)?;
         let found = self.find(acquire.player)?;
         let state = found.map(|found| found.state).unwrap_or_default();
         let lease = match state.held {
             Some(held) => self.lease_of(held.server)?,
             None => None,
         };
-        let (state, taken_from) = match rules::judge_acquire(state, lease, acquire)? {
+        let (state, taken_from) = match rules::judge_acquire(state, own, lease, acquire)? {
             Grant::Again => (state, None),
             Grant::Anew { state, taken_from } => {
                 match found {

@@ -350,7 +350,7 @@ fn settings(n: usize) -> ServerSettings {
         autosave: Some(Duration::from_millis(300)),
         load_timeout: Duration::from_millis(1500),
         // Of the wall clock's time, alas.
-        exit_deadline: Duration::from_millis(20),
+        exit_deadline: Duration::from_millis(300),
         retry: RetryPolicy {
             first: Duration::from_millis(10),
             max: Duration::from_millis(80),
