@@ -1,0 +1,922 @@
+//! One history: what happens is drawn from a seed, and then everything has to come to its end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bevy::prelude::*;
+use bevy_player_data::{
+    prelude::*,
+    server::WaitForPurchase,
+    store::{Notice, ReceiptState, Store, StoreError, StoredReceipt},
+    testing::{Fault, FaultRates, follow_seed},
+};
+
+use crate::{
+    client::Client,
+    game::{self, Build, Deeds, Everybody, NEVER, NotNow, PRODUCT, give_relic, play},
+    look,
+    oracle::Check,
+    server::{EXIT_DEADLINE, Leaving, Make, OPS, Presence, Server, TICK, is_true, name_of},
+    tally::Tally,
+    wire::{Sabotage, Wire},
+};
+
+/// How many servers and players there are.
+const SERVERS: usize = 3;
+const PLAYERS: usize = 4;
+/// How many steps a history has.
+const STEPS: std::ops::RangeInclusive<usize> = 40..=120;
+/// After how many ticks without faults everything has to be settled.
+const PATIENCE: usize = 300;
+
+/// What came of a history.
+pub struct Outcome {
+    pub history: String,
+    pub tally: Tally,
+    pub verdict: Check,
+    /// Whether there was something to withstand, and something to lose.
+    pub counts: bool,
+}
+
+/// Lets a whole history happen.
+pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+    follow_seed(Some(seed));
+    let mut simulation = Simulation::new(seed, sabotage);
+    let verdict = simulation.play();
+    let outcome = simulation.conclude(verdict);
+    follow_seed(None);
+    outcome
+}
+
+struct Simulation {
+    random: fastrand::Rng,
+    wire: Wire,
+    everybody: Everybody,
+    deeds: Deeds,
+    servers: [Option<Server>; SERVERS],
+    clients: Vec<Client>,
+    next_client: u64,
+    purchases: Vec<Purchase>,
+    asked: Vec<(usize, Pin<Box<WaitForPurchase>>)>,
+    /// What random faults all servers of this history meet.
+    rates: FaultRates,
+    autosave: bool,
+    counts: bool,
+}
+
+/// A purchase, as the payment provider knows it.
+struct Purchase {
+    id: PurchaseId,
+    player: PlayerId,
+    paid_is_known: bool,
+    refunded: bool,
+    refund_is_known: bool,
+}
+
+/// What can happen, and how often it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Join,
+    Leave,
+    Hop,
+    TakeOver,
+    Play,
+    Save,
+    Trade,
+    Buy,
+    Repeat,
+    Refund,
+    Submit,
+    NotNow,
+    Fail,
+    HoldBack,
+    Slow,
+    Down,
+    Hang,
+    Heal,
+    Pause,
+    GoOn,
+    Crash,
+    Exit,
+    Start,
+    Wait,
+}
+
+const STEP_WEIGHTS: [(Step, u32); 24] = [
+    (Step::Join, 26),
+    (Step::Leave, 8),
+    (Step::Hop, 8),
+    (Step::TakeOver, 2),
+    (Step::Play, 30),
+    (Step::Save, 8),
+    (Step::Trade, 14),
+    (Step::Buy, 10),
+    (Step::Repeat, 4),
+    (Step::Refund, 5),
+    (Step::Submit, 4),
+    (Step::NotNow, 2),
+    (Step::Fail, 12),
+    (Step::HoldBack, 4),
+    (Step::Slow, 2),
+    (Step::Down, 2),
+    (Step::Hang, 1),
+    (Step::Heal, 6),
+    (Step::Pause, 3),
+    (Step::GoOn, 4),
+    (Step::Crash, 3),
+    (Step::Exit, 2),
+    (Step::Start, 7),
+    (Step::Wait, 8),
+];
+
+/// What has to have happened in many histories.
+pub fn expected() -> Tally {
+    let mut tally = Tally::default();
+    for (step, _) in STEP_WEIGHTS {
+        tally.add("steps", format!("{step:?}"), 0);
+    }
+    for (_, name) in OPS {
+        tally.add("faults", name, 0);
+    }
+    let groups: [(&'static str, &[&str]); 12] = [
+        ("faults", &["wire: late, whoever asked may be dead"]),
+        (
+            "effects",
+            &[
+                "commit accepted",
+                "commit landed before",
+                "commit refused: lock lost",
+                "commit refused: superseded",
+                "lock granted",
+                "lock refused",
+            ],
+        ),
+        ("loads", &["first join", "again"]),
+        ("loads failed", &["SessionLocked", "Unavailable", "Newer"]),
+        (
+            "saves",
+            &["final", "final, failed", "in between", "in between, failed"],
+        ),
+        (
+            "sessions ended",
+            &["Left", "Replaced", "LockLost", "ServerExit", "CommitRefused"],
+        ),
+        (
+            "purchases processed",
+            &["granted", "refused", "refunded", "not processed yet"],
+        ),
+        ("trades", &["settled", "refused"]),
+        ("crashes", &["at rest", "with requests under way"]),
+        ("exits", &["all saved", "some named as not saved"]),
+        ("packets", &["to clients", "with the reader's own words"]),
+        (
+            "in the end",
+            &["granted", "refused", "refunded", "mirror is equal"],
+        ),
+    ];
+    for (group, names) in groups {
+        for name in names {
+            tally.add(group, *name, 0);
+        }
+    }
+    tally
+}
+
+impl Simulation {
+    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let wire = Wire::new(sabotage);
+        let players: Vec<_> = (0..PLAYERS)
+            .map(|n| PlayerId::from_name(&format!("player {n}")))
+            .collect();
+        let rates = if random.u8(..4) == 0 {
+            FaultRates {
+                before: 0.03,
+                after: 0.03,
+                late: 0.02,
+                late_by: Duration::from_millis(20)..=Duration::from_millis(1200),
+                latency: Duration::ZERO..=Duration::from_millis(30),
+            }
+        } else {
+            FaultRates::default()
+        };
+        let clients = players.iter().map(|&player| Client::new(player, &wire)).collect();
+        let mut simulation = Self {
+            clients,
+            everybody: Everybody(players),
+            deeds: Deeds::default(),
+            servers: Default::default(),
+            next_client: 0,
+            purchases: Vec::new(),
+            asked: Vec::new(),
+            rates,
+            autosave: random.u8(..4) > 0,
+            counts: false,
+            random,
+            wire,
+        };
+        for server in 0..SERVERS {
+            simulation.start(server);
+        }
+        simulation
+    }
+
+    fn play(&mut self) -> Check {
+        let steps = self.random.usize(STEPS);
+        self.ticks(2)?;
+        for _ in 0..steps {
+            let step = self.draw();
+            self.wire.oracle(|oracle| {
+                oracle.tally.count("steps", format!("{step:?}"));
+                oracle.tell(&format!("step {step:?}"));
+            });
+            self.take(step)?;
+            self.verdict()?;
+            let ticks = self.random.usize(0..3);
+            self.ticks(ticks)?;
+        }
+        self.count();
+        let (commits, faults) = self.wire.oracle(|oracle| {
+            let faults = oracle.tally.sum("faults") + oracle.tally.sum("crashes");
+            (oracle.commits(), faults)
+        });
+        self.counts = commits > 0 && faults > 0;
+        self.settle()
+    }
+
+    fn conclude(mut self, verdict: Check) -> Outcome {
+        self.count();
+        // A violation that was seen on the way comes before what followed from it.
+        let verdict = self.verdict().and(verdict);
+        let counts = self.counts;
+        drop(self.servers);
+        self.wire.oracle(|oracle| Outcome {
+            history: std::mem::take(&mut oracle.history),
+            tally: std::mem::take(&mut oracle.tally),
+            verdict,
+            counts,
+        })
+    }
+
+    fn verdict(&self) -> Check {
+        self.wire.oracle(|oracle| oracle.verdict())
+    }
+
+    fn count(&mut self) {
+        self.servers.iter_mut().flatten().for_each(Server::count);
+    }
+
+    fn draw(&mut self) -> Step {
+        let sum: u32 = STEP_WEIGHTS.iter().map(|(_, weight)| weight).sum();
+        let mut throw = self.random.u32(..sum);
+        for (step, weight) in STEP_WEIGHTS {
+            if throw < weight {
+                return step;
+            }
+            throw -= weight;
+        }
+        Step::Wait
+    }
+
+    fn ticks(&mut self, ticks: usize) -> Check {
+        for _ in 0..ticks {
+            self.tick();
+            self.verdict()?;
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        self.wire.tick();
+        for server in self
+            .servers
+            .iter_mut()
+            .flatten()
+            .filter(|server| !server.is_paused)
+        {
+            server.tick();
+        }
+        for client in &mut self.clients {
+            let server = client.server().and_then(|server| self.servers[server].as_mut());
+            let server = server.filter(|server| !server.is_paused);
+            client.tick(server, &self.everybody.0);
+        }
+    }
+
+    /// Takes in what was answered to those who submitted a receipt, and whether it is true.
+    fn hear(&mut self) -> Check {
+        for (purchase, mut answer) in std::mem::take(&mut self.asked) {
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => self.asked.push((purchase, answer)),
+                Poll::Ready(Ok(decision)) => {
+                    let purchase = &mut self.purchases[purchase];
+                    let row =
+                        look(self.wire.rows().receipt(purchase.id.clone())).expect("the rows can be read");
+                    self.wire
+                        .oracle(|oracle| oracle.tally.count("submissions", name_of(&decision)));
+                    is_true(&decision, row.as_ref()).map_err(|problem| {
+                        format!("I6: `{}` is said to be {decision}, but {problem}", purchase.id)
+                    })?;
+                    purchase.paid_is_known |= row.is_some();
+                }
+                // The server is gone, and nothing was promised.
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, step: Step) -> Check {
+        let server = self.random.usize(..SERVERS);
+        let player = self.random.usize(..PLAYERS);
+        match step {
+            Step::Join => self.join(player, server),
+            Step::Leave => self.leave(player),
+            Step::Hop => {
+                self.leave(player);
+                self.join(player, server);
+            }
+            Step::TakeOver => {
+                if let Some(from) = self.where_is(player).filter(|&from| from != server) {
+                    self.pause(from);
+                    self.join(player, server);
+                    self.ticks(14)?;
+                }
+            }
+            Step::Play => {
+                let is_mixed_up = self.wire.sabotage() == Some(Sabotage::SavedFallbacks);
+                self.of_player(player, |world, entity, presence| {
+                    play(world, entity, presence == Presence::InSession && !is_mixed_up);
+                });
+            }
+            Step::Save => self.of_player(player, |world, entity, _| world.trigger(SavePlayer { entity })),
+            Step::Trade => self.trade(server),
+            Step::Buy => {
+                self.buy(player);
+                self.call_back(self.purchases.len() - 1, Notice::Paid, server)?;
+            }
+            Step::Repeat | Step::Refund => {
+                let notice = if step == Step::Refund {
+                    Notice::Refund
+                } else {
+                    Notice::Paid
+                };
+                if !self.purchases.is_empty() {
+                    let purchase = self.random.usize(..self.purchases.len());
+                    self.call_back(purchase, notice, server)?;
+                }
+            }
+            Step::Submit => self.submit(player, server),
+            Step::NotNow => {
+                if let Some(server) = &mut self.servers[server] {
+                    server.app.world_mut().resource_mut::<NotNow>().0 += 1;
+                }
+            }
+            Step::Fail => self.fail(server),
+            Step::HoldBack => {
+                let (others, ticks) = (self.random.usize(..3), self.random.u64(1..40));
+                self.wire.hold_back(others, ticks);
+            }
+            Step::Slow => self.slow(server),
+            Step::Down => self.with_faults(server, |faults| faults.down()),
+            Step::Hang => self.with_faults(server, |faults| faults.hang()),
+            Step::Heal => self.heal(server),
+            Step::Pause => self.pause(server),
+            Step::GoOn => self.go_on(server),
+            Step::Crash => self.crash(server),
+            Step::Exit => self.exit(server)?,
+            Step::Start => self.start(server),
+            Step::Wait => {
+                let ticks = self.random.usize(2..10);
+                self.ticks(ticks)?;
+            }
+        }
+        Ok(())
+    }
+
+    // Players
+
+    /// A server that runs and doesn't stand still.
+    fn awake(&mut self, server: usize) -> Option<&mut Server> {
+        self.servers[server].as_mut().filter(|server| !server.is_paused)
+    }
+
+    /// The first server that takes the player for present.
+    fn where_is(&mut self, player: usize) -> Option<usize> {
+        let player = self.everybody.0[player];
+        (0..SERVERS).find(|&server| {
+            self.awake(server)
+                .is_some_and(|server| server.players().iter().any(|&(_, who, _)| who == player))
+        })
+    }
+
+    /// Sometimes with a client, sometimes without one.
+    fn join(&mut self, player: usize, server: usize) {
+        let has_client = self.random.u8(..3) > 0;
+        let id = self.everybody.0[player];
+        if self.awake(server).is_none() {
+            return;
+        }
+        if has_client {
+            self.disconnect(player);
+        }
+        let Some(place) = self.servers[server].as_mut() else {
+            return;
+        };
+        if has_client {
+            self.next_client += 1;
+            self.clients[player].connect(server, place, self.next_client);
+            let components = (PersistentPlayer(id), PlayerClient(self.next_client));
+            place.app.world_mut().spawn(components);
+        } else {
+            place.app.world_mut().spawn(PersistentPlayer(id));
+        }
+    }
+
+    fn disconnect(&mut self, player: usize) {
+        let server = self.clients[player].server();
+        let server = server.and_then(|server| self.servers[server].as_mut());
+        self.clients[player].disconnect(server);
+    }
+
+    fn leave(&mut self, player: usize) {
+        self.of_player(player, |world, entity, presence| {
+            if presence == Presence::InSession
+                && let Some(journal) = world
+                    .get::<game::Journal>(entity)
+                    .map(|journal| journal.0.clone())
+            {
+                world.resource_mut::<Leaving>().0.insert(entity, journal);
+            }
+            world.despawn(entity);
+        });
+    }
+
+    /// Does something to a player's newest entity, wherever they are.
+    fn of_player(&mut self, player: usize, act: impl FnOnce(&mut World, Entity, Presence)) {
+        let id = self.everybody.0[player];
+        let Some(server) = self.where_is(player).and_then(|server| self.awake(server)) else {
+            return;
+        };
+        let mut players = server.players();
+        players.retain(|&(_, who, _)| who == id);
+        if let Some(&(entity, _, presence)) = players.last() {
+            let world = server.app.world_mut();
+            act(world, entity, presence);
+            world.flush();
+        }
+    }
+
+    /// A relic goes from one player in a session to another on the same server.
+    fn trade(&mut self, first: usize) {
+        for server in (first..SERVERS).chain(0..first) {
+            let Some(place) = self.servers[server].as_mut().filter(|server| !server.is_paused) else {
+                continue;
+            };
+            let mut players = place.players();
+            players.retain(|&(.., presence)| presence == Presence::InSession);
+            if players.len() < 2 {
+                continue;
+            }
+            self.random.shuffle(&mut players);
+            let world = place.app.world_mut();
+            world.commands().trade([players[0].0, players[1].0], give_relic);
+            world.flush();
+            return;
+        }
+    }
+
+    // Purchases
+
+    fn buy(&mut self, player: usize) {
+        let never = if self.random.u8(..6) == 0 { NEVER } else { "" };
+        let id = format!("p{}{never}", self.purchases.len());
+        self.purchases.push(Purchase {
+            id: id.parse().expect("a purchase id"),
+            player: self.everybody.0[player],
+            paid_is_known: false,
+            refunded: false,
+            refund_is_known: false,
+        });
+    }
+
+    fn receipt(&self, purchase: usize) -> NewReceipt {
+        let Purchase { id, player, .. } = &self.purchases[purchase];
+        NewReceipt::new(id.clone(), *player, PRODUCT.parse().expect("a product id"))
+    }
+
+    /// The provider says what has become of a purchase, and remembers whether it was heard.
+    fn call_back(&mut self, purchase: usize, notice: Notice, server: usize) -> Check {
+        let receipt = self.receipt(purchase);
+        self.purchases[purchase].refunded |= notice == Notice::Refund;
+        let answer = match self.awake(server) {
+            Some(server) => server.call_back(receipt, notice),
+            None => return Ok(()),
+        };
+        self.take_answer(purchase, notice, answer.map(drop))
+    }
+
+    fn take_answer(&mut self, purchase: usize, notice: Notice, answer: Result<(), StoreError>) -> Check {
+        let purchase = &mut self.purchases[purchase];
+        match answer {
+            Ok(()) => {
+                purchase.paid_is_known = true;
+                purchase.refund_is_known |= notice == Notice::Refund;
+                Ok(())
+            }
+            Err(StoreError::Unavailable { .. }) => Ok(()),
+            Err(error) => Err(format!("I5: handing in `{}` failed: {error}", purchase.id)),
+        }
+    }
+
+    fn submit(&mut self, player: usize, server: usize) {
+        if self.awake(server).is_none() {
+            return;
+        }
+        if self.purchases.is_empty() || self.random.bool() {
+            self.buy(player);
+        }
+        let purchase = self.purchases.len() - 1;
+        let receipt = self.receipt(purchase);
+        if let Some(server) = self.awake(server) {
+            let answer = Box::pin(server.submit(receipt));
+            self.asked.push((purchase, answer));
+        }
+    }
+
+    // Servers and their store
+
+    fn with_faults(&mut self, server: usize, act: impl FnOnce(&bevy_player_data::testing::Faults)) {
+        if let Some(server) = &self.servers[server] {
+            act(&server.faults);
+        }
+    }
+
+    fn fail(&mut self, server: usize) {
+        let (op, name) = OPS[self.random.usize(..OPS.len())];
+        // Most of all where it hurts.
+        let (op, _) = if self.random.bool() { OPS[0] } else { (op, name) };
+        let fault = match self.random.u8(..4) {
+            0 => Fault::Before,
+            1 => Fault::After,
+            2 => Fault::Late(Duration::from_millis(self.random.u64(10..1500))),
+            _ => Fault::Hang,
+        };
+        let times = self.random.usize(1..5);
+        if let Some(server) = &mut self.servers[server] {
+            server.fail(op, fault, times);
+        }
+    }
+
+    fn slow(&mut self, server: usize) {
+        let latency = Duration::from_millis(self.random.u64(20..200));
+        let rates = FaultRates {
+            latency: latency / 4..=latency,
+            ..self.rates.clone()
+        };
+        self.with_faults(server, |faults| faults.set_rates(rates));
+    }
+
+    fn heal(&mut self, server: usize) {
+        let rates = self.rates.clone();
+        self.with_faults(server, |faults| {
+            faults.clear();
+            faults.set_rates(rates);
+        });
+    }
+
+    fn pause(&mut self, server: usize) {
+        if let Some(server) = &mut self.servers[server] {
+            server.is_paused = true;
+        }
+    }
+
+    fn go_on(&mut self, server: usize) {
+        if let Some(server) = &mut self.servers[server] {
+            server.is_paused = false;
+        }
+    }
+
+    fn start(&mut self, server: usize) {
+        if self.servers[server].is_some() {
+            return;
+        }
+        let build = if self.random.u8(..4) == 0 {
+            Build::Old
+        } else {
+            Build::New
+        };
+        let make = Make {
+            number: server,
+            build,
+            seed: self.random.u64(..),
+            autosave: self.autosave,
+            rates: self.rates.clone(),
+        };
+        self.servers[server] = Some(Server::start(&self.wire, &make, &self.everybody, &self.deeds));
+    }
+
+    fn crash(&mut self, server: usize) {
+        let Some(mut dead) = self.servers[server].take() else {
+            return;
+        };
+        dead.count();
+        let is_busy = dead.under_way() > 0;
+        drop(dead);
+        self.cut_off(server);
+        self.wire.oracle(|oracle| {
+            let name = if is_busy {
+                "with requests under way"
+            } else {
+                "at rest"
+            };
+            oracle.tally.count("crashes", name);
+        });
+    }
+
+    /// The clients of a server that is gone notice it.
+    fn cut_off(&mut self, server: usize) {
+        for client in &mut self.clients {
+            if client.server() == Some(server) {
+                client.disconnect(None);
+            }
+        }
+    }
+
+    /// Whoever is not named as not saved is saved, and it ends in time.
+    fn exit(&mut self, server: usize) -> Check {
+        let Some(mut place) = self.servers[server].take_if(|server| !server.is_paused) else {
+            return Ok(());
+        };
+        place.count();
+        let mut present = BTreeMap::new();
+        for (entity, player, presence) in place.players() {
+            if presence == Presence::InSession
+                && let Some(journal) = place.journal(entity)
+            {
+                present.insert(player, journal.to_vec());
+            }
+        }
+        let (flushed, elapsed) = place.exit();
+        place.count();
+        drop(place);
+        self.cut_off(server);
+        let unsaved: Vec<PlayerId> = if self.wire.sabotage() == Some(Sabotage::SilentExit) {
+            Vec::new()
+        } else {
+            flushed.unsaved.iter().map(|unsaved| unsaved.player).collect()
+        };
+        self.wire.oracle(|oracle| {
+            oracle.tell(&format!("exit: {} of {}, unsaved {:?}", flushed.saved(), flushed.total, flushed.unsaved));
+            let name = if unsaved.is_empty() { "all saved" } else { "some named as not saved" };
+            oracle.tally.count("exits", name);
+            if elapsed > EXIT_DEADLINE + 2 * TICK {
+                oracle.judge(Err(format!("I8: an exit took {elapsed:?}")));
+            }
+            for (player, journal) in present {
+                if !unsaved.contains(&player) && !oracle.journal(player).starts_with(&journal) {
+                    let stored = oracle.journal(player).to_vec();
+                    oracle.judge(Err(format!(
+                        "I8: {player} was not saved on exit, and nobody said so: {journal:?} was in memory, and stored \
+                         is {stored:?}"
+                    )));
+                }
+            }
+        });
+        self.verdict()
+    }
+
+    // The end
+
+    /// The faults are over, every server runs the newest version, the providers repeat what was not acknowledged, and
+    /// everybody comes back: now everything has to come to its end.
+    fn settle(&mut self) -> Check {
+        self.wire.tell("settle");
+        self.wire.heal();
+        self.rates = FaultRates::default();
+        for server in 0..SERVERS {
+            self.go_on(server);
+            self.heal(server);
+            if self.servers[server]
+                .as_ref()
+                .is_some_and(|server| server.build == Build::Old)
+            {
+                self.exit(server)?;
+            }
+            while self.servers[server]
+                .as_ref()
+                .is_none_or(|server| server.build == Build::Old)
+            {
+                self.servers[server] = None;
+                self.start(server);
+            }
+            self.with_faults(server, |faults| faults.clear());
+            if let Some(server) = &mut self.servers[server] {
+                server.app.world_mut().resource_mut::<NotNow>().0 = 0;
+            }
+        }
+        self.verdict()?;
+        self.repeat_unacknowledged()?;
+        for ticks in 0.. {
+            if self.is_settled() {
+                break;
+            }
+            if ticks == PATIENCE {
+                return Err(self.what_is_open());
+            }
+            self.bring_back();
+            self.ticks(1)?;
+        }
+        self.mirrors_are_equal()?;
+        self.everybody_leaves()?;
+        self.close()
+    }
+
+    fn repeat_unacknowledged(&mut self) -> Check {
+        for n in 0..self.purchases.len() {
+            let purchase = &self.purchases[n];
+            let (paid, refund) = (
+                !purchase.paid_is_known,
+                purchase.refunded && !purchase.refund_is_known,
+            );
+            let notices = [paid.then_some(Notice::Paid), refund.then_some(Notice::Refund)];
+            for notice in notices.into_iter().flatten() {
+                let answer = look(self.wire.rows().enqueue(self.receipt(n), notice));
+                self.take_answer(n, notice, answer.map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> Vec<StoredReceipt> {
+        look(self.wire.rows().open_receipts(player)).expect("the rows can be read")
+    }
+
+    /// Everybody is in a session somewhere, and nothing is left to do about their receipts.
+    fn is_settled(&mut self) -> bool {
+        let everybody = self.everybody.0.clone();
+        // A session that was taken over while its server stood still notices that when it has something to save.
+        let mut in_session = BTreeSet::new();
+        for server in self.servers.iter_mut().flatten() {
+            let players = server.players().into_iter();
+            let players = players.filter(|(.., presence)| *presence == Presence::InSession);
+            in_session.extend(players.map(|(_, player, _)| player));
+        }
+        self.asked.is_empty()
+            && in_session.len() == PLAYERS
+            && everybody
+                .into_iter()
+                .all(|player| self.open_receipts(player).is_empty())
+    }
+
+    /// Who is on no server, or on defaults, joins one.
+    fn bring_back(&mut self) {
+        for n in 0..PLAYERS {
+            let player = self.everybody.0[n];
+            let mut is_there = false;
+            for server in self.servers.iter_mut().flatten() {
+                for (entity, who, presence) in server.players() {
+                    if who == player && presence == Presence::OnFallback {
+                        server.app.world_mut().despawn(entity);
+                    } else if who == player && is_there && presence == Presence::Loading {
+                        // Waiting for a session that goes on elsewhere.
+                        server.app.world_mut().despawn(entity);
+                    } else {
+                        is_there |= who == player;
+                    }
+                }
+            }
+            if !is_there {
+                self.disconnect(n);
+                self.join(n, n % SERVERS);
+            }
+        }
+    }
+
+    fn what_is_open(&mut self) -> String {
+        let mut players = Vec::new();
+        for server in self.servers.iter_mut().flatten() {
+            players.push(server.players());
+        }
+        let open: Vec<_> = self
+            .everybody
+            .0
+            .iter()
+            .map(|&player| self.open_receipts(player))
+            .collect();
+        let asked: Vec<_> = self
+            .asked
+            .iter()
+            .map(|(purchase, _)| &self.purchases[*purchase].id)
+            .collect();
+        format!(
+            "I5 or I7: after {PATIENCE} ticks without any fault not everybody is in a session, or a receipt is open: \
+             {open:?}; not answered: {asked:?}; players: {players:?} of {:?}",
+            self.everybody.0
+        )
+    }
+
+    /// What clients see is what their server has.
+    fn mirrors_are_equal(&mut self) -> Check {
+        self.ticks(10)?;
+        for n in 0..PLAYERS {
+            let player = self.everybody.0[n];
+            let Some(number) = self.clients[n].server() else {
+                continue;
+            };
+            let Some(server) = self.servers[number].as_mut() else {
+                continue;
+            };
+            let clients: Vec<_> = {
+                let world = server.app.world_mut();
+                let mut query = world.query_filtered::<(&PersistentPlayer, &game::Journal), (With<PlayerSession>, With<PlayerClient>)>();
+                query
+                    .iter(world)
+                    .filter(|(who, _)| who.0 == player)
+                    .map(|(_, journal)| journal.0.clone())
+                    .collect()
+            };
+            let mirror = self.clients[n].journal();
+            let [journal] = &clients[..] else { continue };
+            if let Some(mirror) = mirror {
+                if mirror != *journal {
+                    return Err(format!(
+                        "{player} has {journal:?}, and their client shows {mirror:?}"
+                    ));
+                }
+                self.wire
+                    .oracle(|oracle| oracle.tally.count("in the end", "mirror is equal"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody leaves, and no lock stays behind.
+    fn everybody_leaves(&mut self) -> Check {
+        for server in self.servers.iter_mut().flatten() {
+            for (entity, ..) in server.players() {
+                server.app.world_mut().despawn(entity);
+            }
+        }
+        for _ in 0..PATIENCE {
+            let is_locked = |&player: &PlayerId| {
+                let record = look(self.wire.rows().peek(player)).expect("the rows can be read");
+                // A lock whose server has no row is free.
+                record
+                    .and_then(|record| record.lock)
+                    .is_some_and(|holder| holder.name.is_some())
+            };
+            if !self.everybody.0.iter().any(is_locked) {
+                return self.ticks(1);
+            }
+            self.ticks(1)?;
+        }
+        Err(format!(
+            "I7: a lock of {:?} was never given back",
+            self.everybody.0
+        ))
+    }
+
+    /// Granted is what was paid, less what was refunded and what was refused, each once.
+    fn close(&mut self) -> Check {
+        for &player in &self.everybody.0 {
+            self.wire.oracle(|oracle| oracle.receipts_agree(player))?;
+        }
+        for purchase in &self.purchases {
+            let row = look(self.wire.rows().receipt(purchase.id.clone())).expect("the rows can be read");
+            let state = row.as_ref().map(|row| row.state);
+            let never = purchase.id.as_str().ends_with(NEVER);
+            let expected = match (never, purchase.refunded) {
+                (false, false) => state == Some(ReceiptState::Granted),
+                (false, true) => state == Some(ReceiptState::Refunded),
+                (true, false) => state == Some(ReceiptState::Refused),
+                (true, true) => matches!(state, Some(ReceiptState::Refused | ReceiptState::Refunded)),
+            };
+            if !expected {
+                return Err(format!(
+                    "I5: `{}` (never: {never}, refunded: {}) is {row:?} in the end",
+                    purchase.id, purchase.refunded
+                ));
+            }
+            if let Some(state) = state {
+                self.wire
+                    .oracle(|oracle| oracle.tally.count("in the end", state.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome")
+            .field("verdict", &self.verdict)
+            .finish_non_exhaustive()
+    }
+}

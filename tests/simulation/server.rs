@@ -1,0 +1,425 @@
+//! One server process: a real app with real sessions, on a runtime whose clock moves only when the simulation says so.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+
+use bevy::{
+    app::MainScheduleOrder,
+    ecs::schedule::{ScheduleLabel, Schedules, SingleThreadedExecutor},
+    prelude::*,
+    time::{TimePlugin, TimeUpdateStrategy},
+};
+use bevy_player_data::{
+    prelude::*,
+    server::{FlushPlayerData, WaitForPurchase},
+    session::{Attempts, RetryPolicy},
+    store::{Enqueued, Notice, ReceiptState, StoreError, StoredReceipt},
+    testing::{Fault, FaultRates, Faults, FaultyStore, Op},
+};
+use bevy_renet::{RenetServer, RenetServerPlugin};
+use tokio::{runtime::Runtime, time};
+
+use crate::{
+    game::{self, Build, Deeds, Everybody, Journal},
+    split_store::{Split, SplitStore},
+    wire::{Sabotage, Wire},
+};
+
+/// How much time passes with each tick.
+pub const TICK: Duration = Duration::from_millis(50);
+/// How long saving everybody may take on exit.
+pub const EXIT_DEADLINE: Duration = Duration::from_millis(300);
+/// How long a provider waits for the answer to a callback.
+const CALLBACK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How a server is to be.
+#[derive(Clone, Debug)]
+pub struct Make {
+    pub number: usize,
+    pub build: Build,
+    pub seed: u64,
+    pub autosave: bool,
+    pub rates: FaultRates,
+}
+
+pub struct Server {
+    // In the order in which they go in a crash: first whatever is under way.
+    inbox: ReceiptInbox,
+    runtime: Arc<Runtime>,
+    pub app: App,
+    pub faults: Faults,
+    pub build: Build,
+    /// Whether it stands still, with everything that is under way.
+    pub is_paused: bool,
+    met: BTreeMap<&'static str, u64>,
+    wire: Wire,
+}
+
+/// The requests that fail.
+pub const OPS: [(Op, &str); 8] = [
+    (Op::Commit, "commit"),
+    (Op::Acquire, "acquire"),
+    (Op::Enqueue, "enqueue"),
+    (Op::Receipts, "receipts"),
+    (Op::Arrivals, "arrivals"),
+    (Op::Lease, "lease"),
+    (Op::Retire, "retire"),
+    (Op::Peek, "peek"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Loading,
+    InSession,
+    OnFallback,
+}
+
+impl Server {
+    pub fn start(wire: &Wire, make: &Make, everybody: &Everybody, deeds: &Deeds) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without threads");
+        let runtime = Arc::new(runtime);
+        let store = FaultyStore::new(wire.connect(), make.seed);
+        let faults = store.faults();
+        faults.set_rates(make.rates.clone());
+        let split = |split| PlayerDataPlugin::server(SplitStore::new(Arc::new(store.clone()), split, || {}));
+        let plugin = match wire.sabotage() {
+            Some(Sabotage::SplitTrades) => split(Split::Trades),
+            Some(Sabotage::SplitPurchases) => split(Split::Purchases),
+            _ => PlayerDataPlugin::server(store.clone()),
+        };
+        let mut app = App::new();
+        app.add_plugins(TimePlugin)
+            .insert_resource(TimeUpdateStrategy::ManualDuration(TICK))
+            .add_plugins((
+                RenetServerPlugin,
+                plugin
+                    .with_settings(settings(make))
+                    .driven_by(Arc::clone(&runtime)),
+            ))
+            .insert_resource(RenetServer::new(
+                bevy_renet::renet::ConnectionConfig::default().with_player_data(),
+            ))
+            .insert_resource(everybody.clone())
+            .insert_resource(deeds.clone())
+            .insert_resource(Ears(wire.clone()));
+        game::server_data(&mut app, make.build, wire.sabotage() == Some(Sabotage::OpenDiary));
+        listen(&mut app, wire);
+        run_on_one_thread(&mut app);
+        let inbox = app
+            .world_mut()
+            .run_system_cached(|server: PlayerDataServer| server.inbox())
+            .expect("the plugin is there");
+        wire.tell(&format!("start {make:?}"));
+        Self {
+            inbox,
+            runtime,
+            app,
+            faults,
+            build: make.build,
+            is_paused: false,
+            met: BTreeMap::new(),
+            wire: wire.clone(),
+        }
+    }
+
+    pub fn tick(&mut self) {
+        self.app.update();
+        self.run(TICK);
+    }
+
+    fn run(&self, time: Duration) {
+        self.runtime.block_on(async { time::sleep(time).await });
+    }
+
+    /// Exits in order, and says what it said of that. What is left of the process is to be dropped.
+    pub fn exit(&mut self) -> (PlayerDataFlushed, Duration) {
+        let before = self.now();
+        let heard = Rc::new(RefCell::new(None));
+        self.app.world_mut().write_message(AppExit::Success);
+        self.app.init_resource::<Flushed>();
+        self.app.update();
+        heard.replace(self.app.world_mut().resource_mut::<Flushed>().0.take());
+        let flushed = heard.take().expect("an exit flushes");
+        (flushed, self.now() - before)
+    }
+
+    fn now(&self) -> time::Instant {
+        self.runtime.block_on(async { time::Instant::now() })
+    }
+
+    /// A provider's callback.
+    pub fn call_back(&self, receipt: NewReceipt, notice: Notice) -> Result<Enqueued, StoreError> {
+        let call = async { time::timeout(CALLBACK_TIMEOUT, self.inbox.enqueue(receipt, notice)).await };
+        let answer = self.runtime.block_on(call);
+        answer.unwrap_or_else(|_| Err(StoreError::unavailable("the provider waits no longer")))
+    }
+
+    pub fn submit(&mut self, receipt: NewReceipt) -> WaitForPurchase {
+        let submit = |In(receipt): In<NewReceipt>, server: PlayerDataServer| server.submit_receipt(receipt);
+        self.app
+            .world_mut()
+            .run_system_cached_with(submit, receipt)
+            .expect("the plugin is there")
+    }
+
+    pub fn fail(&mut self, op: Op, fault: Fault, times: usize) {
+        self.faults.fail_next(op, times, fault);
+    }
+
+    /// Counts the faults that were met since the last call.
+    pub fn count(&mut self) {
+        for (op, name) in OPS {
+            let injected = self.faults.injected(op);
+            let met = self.met.insert(name, injected).unwrap_or_default();
+            self.wire
+                .oracle(|oracle| oracle.tally.add("faults", name, injected - met));
+        }
+    }
+
+    /// Everybody who is a player here, in whatever state.
+    pub fn players(&mut self) -> Vec<(Entity, PlayerId, Presence)> {
+        let world = self.app.world_mut();
+        let mut players =
+            world.query::<(Entity, &PersistentPlayer, Has<PlayerSession>, Has<PlayerFallback>)>();
+        players
+            .iter(world)
+            .map(|(entity, &PersistentPlayer(player), in_session, on_fallback)| {
+                let presence = match (in_session, on_fallback) {
+                    (true, _) => Presence::InSession,
+                    (_, true) => Presence::OnFallback,
+                    _ => Presence::Loading,
+                };
+                (entity, player, presence)
+            })
+            .collect()
+    }
+
+    /// How many requests have not been answered yet.
+    pub fn under_way(&mut self) -> usize {
+        let queued = self
+            .app
+            .world_mut()
+            .run_system_cached(|server: PlayerDataServer| server.queue_len());
+        queued.expect("the plugin is there") + self.faults.late()
+    }
+
+    pub fn journal(&self, entity: Entity) -> Option<&[u32]> {
+        Some(&self.app.world().get::<Journal>(entity)?.0)
+    }
+}
+
+/// Times that fit the tick: every pause ends within a few.
+fn settings(make: &Make) -> ServerSettings {
+    ServerSettings {
+        name: format!("server {}", make.number),
+        beat: Duration::from_millis(100),
+        lease_ttl: Duration::from_millis(400),
+        autosave: make.autosave.then_some(Duration::from_millis(300)),
+        load_timeout: Duration::from_millis(1500),
+        exit_deadline: EXIT_DEADLINE,
+        retry: RetryPolicy {
+            first: Duration::from_millis(10),
+            max: Duration::from_millis(80),
+            attempts: Attempts::Limited(3),
+            attempt_timeout: Duration::from_millis(150),
+            ..RetryPolicy::default()
+        },
+        auto_join: false,
+        handle_signals: false,
+        purchases: PurchaseSettings {
+            poll: Duration::from_millis(150),
+            first_retry: Duration::from_millis(20),
+            longest_retry: Duration::from_millis(40),
+            ..default()
+        },
+        ..default()
+    }
+}
+
+/// The same order each time, and no time spent on schedules that have nothing to do.
+pub fn run_on_one_thread(app: &mut App) {
+    let busy = [
+        First.intern(),
+        PreUpdate.intern(),
+        PostUpdate.intern(),
+        Last.intern(),
+        FlushPlayerData.intern(),
+    ];
+    app.world_mut()
+        .resource_mut::<MainScheduleOrder>()
+        .labels
+        .retain(|label| busy.contains(label));
+    for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
+        schedule.set_executor(SingleThreadedExecutor::new());
+    }
+}
+
+/// Where a server's game says what it was told.
+#[derive(Resource, Clone)]
+struct Ears(Wire);
+
+/// What the flush on exit reported.
+#[derive(Resource, Default)]
+struct Flushed(Option<PlayerDataFlushed>);
+
+/// What was in memory when a player left, until the final save is answered.
+#[derive(Resource, Default)]
+pub struct Leaving(pub BTreeMap<Entity, Vec<u32>>);
+
+fn listen(app: &mut App, wire: &Wire) {
+    app.init_resource::<Flushed>().init_resource::<Leaving>();
+    let _ = wire;
+    app.add_observer(hear_loaded)
+        .add_observer(hear_saved)
+        .add_observer(hear_purchase)
+        .add_observer(hear_trade)
+        .add_observer(|on: On<PlayerLoadFailed>, ears: Res<Ears>| {
+            let kind = match &on.error {
+                LoadError::SessionLocked { .. } => "SessionLocked",
+                LoadError::Unavailable { .. } => "Unavailable",
+                LoadError::Newer { .. } => "Newer",
+                LoadError::Left => "Left",
+                _ => "another",
+            };
+            ears.0.oracle(|oracle| {
+                oracle.tally.count("loads failed", kind);
+                oracle.tell(&format!("load failed: {} {}", on.player, on.error));
+            });
+        })
+        .add_observer(|on: On<PlayerSessionEnded>, ears: Res<Ears>| {
+            ears.0.oracle(|oracle| {
+                oracle.tally.count("sessions ended", format!("{:?}", on.reason));
+                oracle.tell(&format!("session ended: {} {:?}", on.player, on.reason));
+            });
+        })
+        .add_observer(|on: On<PlayerDataFlushed>, mut flushed: ResMut<Flushed>| {
+            flushed.0 = Some(on.event().clone());
+        });
+}
+
+/// A session begins with what is stored.
+fn hear_loaded(on: On<PlayerLoaded>, journals: Query<&Journal>, ears: Res<Ears>) {
+    let loaded = journals
+        .get(on.entity)
+        .map(|journal| journal.0.clone())
+        .unwrap_or_default();
+    ears.0.oracle(|oracle| {
+        oracle.tell(&format!(
+            "loaded: {} {loaded:?} first {}",
+            on.player, on.first_join
+        ));
+        oracle
+            .tally
+            .count("loads", if on.first_join { "first join" } else { "again" });
+        let stored = oracle.journal(on.player);
+        // Another server may have taken the lock, and saved, since it was granted.
+        let check = if stored.starts_with(&loaded) {
+            Ok(())
+        } else {
+            Err(format!(
+                "I6: {} was loaded with {loaded:?}, and stored is {stored:?}",
+                on.player
+            ))
+        };
+        oracle.judge(check);
+    });
+}
+
+/// What was said to be saved is stored.
+fn hear_saved(on: On<PlayerSaved>, mut leaving: ResMut<Leaving>, ears: Res<Ears>) {
+    let left_with = if on.is_final {
+        leaving.0.remove(&on.entity)
+    } else {
+        None
+    };
+    ears.0.oracle(|oracle| {
+        oracle.tell(&format!(
+            "saved: {} final {} {:?}",
+            on.player, on.is_final, on.result
+        ));
+        let name = match (on.is_final, on.result.is_ok()) {
+            (true, true) => "final",
+            (true, false) => "final, failed",
+            (false, true) => "in between",
+            (false, false) => "in between, failed",
+        };
+        oracle.tally.count("saves", name);
+        if let (Ok(()), Some(left_with)) = (&on.result, left_with)
+            && !oracle.journal(on.player).starts_with(&left_with)
+        {
+            let stored = oracle.journal(on.player).to_vec();
+            oracle.judge(Err(format!(
+                "I6: {} left with {left_with:?}, which was said to be saved, and stored is {stored:?}",
+                on.player
+            )));
+        }
+    });
+}
+
+fn hear_purchase(on: On<PurchaseProcessed>, ears: Res<Ears>) {
+    let row = crate::look(bevy_player_data::store::Store::receipt(
+        ears.0.rows(),
+        on.purchase.clone(),
+    ));
+    let row = row.expect("the rows can be read");
+    ears.0.oracle(|oracle| {
+        oracle.tell(&format!("purchase: {} {}", on.purchase, on.decision));
+        oracle.tally.count("purchases processed", name_of(&on.decision));
+        let check = is_true(&on.decision, row.as_ref());
+        oracle.judge(check.map_err(|problem| {
+            format!(
+                "I6: `{}` was answered with \"{}\", but {problem}",
+                on.purchase, on.decision
+            )
+        }));
+    });
+}
+
+fn hear_trade(on: On<TradeSettled>, ears: Res<Ears>) {
+    ears.0.oracle(|oracle| {
+        oracle.tell(&format!(
+            "trade: {} with {} {:?}",
+            on.player, on.partner, on.result
+        ));
+        oracle
+            .tally
+            .count("trades", if on.result.is_ok() { "settled" } else { "refused" });
+    });
+}
+
+pub fn name_of(decision: &PurchaseDecision) -> &'static str {
+    match decision {
+        PurchaseDecision::PurchaseGranted => "granted",
+        PurchaseDecision::NotProcessedYet => "not processed yet",
+        PurchaseDecision::Refused { .. } => "refused",
+        PurchaseDecision::Refunded { .. } => "refunded",
+        _ => "another",
+    }
+}
+
+/// Whether a decision is durable. (A refund may have followed already.)
+pub fn is_true(decision: &PurchaseDecision, row: Option<&StoredReceipt>) -> Result<(), String> {
+    if *decision == PurchaseDecision::NotProcessedYet {
+        return Ok(());
+    }
+    let Some(row) = row else {
+        return Err("there is no such receipt".to_owned());
+    };
+    let is_true = match decision {
+        PurchaseDecision::PurchaseGranted => {
+            row.state == ReceiptState::Granted
+                || (row.state == ReceiptState::Refunded && row.refund_requested)
+        }
+        PurchaseDecision::Refused { .. } => row.state == ReceiptState::Refused,
+        PurchaseDecision::Refunded { .. } => row.state == ReceiptState::Refunded,
+        _ => false,
+    };
+    if is_true {
+        Ok(())
+    } else {
+        Err(format!("it is stored as {}", row.state))
+    }
+}
