@@ -13,16 +13,18 @@
 //! | `SIMULATION_SEED` | | this one alone, with its history in `simulation.log` beside the test's binary |
 //! | `SIMULATION_SECONDS` | | goes on for so long instead |
 //!
-//! `game` is what is played, `server` and `client` the processes, `wire` the way between them and the rows, `oracle` what
-//! must be so, and `run` what happens.
+//! `game` is what is played, `server` and `client` the processes, `ears` what they say, `wire` the way between them and the
+//! rows, `oracle` what must be so, and `run` what happens, step by `step`.
 
 mod client;
+mod ears;
 mod game;
 mod oracle;
 mod run;
 mod server;
 #[path = "../support/split_store.rs"]
 mod split_store;
+mod step;
 #[path = "../support/tally.rs"]
 mod tally;
 mod wire;
@@ -39,7 +41,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use run::{Outcome, expected, run};
+use run::{Outcome, run};
+use step::expected;
 use tally::Tally;
 use wire::Sabotage;
 

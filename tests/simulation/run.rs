@@ -1,7 +1,9 @@
 //! One history: what happens is drawn from a seed, and then everything has to come to its end.
 
+mod ending;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -12,16 +14,18 @@ use bevy::prelude::*;
 use bevy_player_data::{
     prelude::*,
     server::WaitForPurchase,
-    store::{Notice, ReceiptState, Store, StoreError, StoredReceipt},
-    testing::{Fault, FaultRates, follow_seed},
+    store::{Notice, Store, StoreError},
+    testing::{Fault, FaultRates, Faults, follow_seed},
 };
 
 use crate::{
     client::Client,
+    ears::{Leaving, is_true, name_of},
     game::{self, Build, Deeds, Everybody, NEVER, NotNow, PRODUCT, give_relic, play},
     look,
     oracle::Check,
-    server::{EXIT_DEADLINE, Leaving, Make, OPS, Presence, Server, TICK, is_true, name_of},
+    server::{EXIT_DEADLINE, Make, OPS, Presence, Server, TICK},
+    step::Step,
     tally::Tally,
     wire::{Sabotage, Wire},
 };
@@ -31,8 +35,6 @@ const SERVERS: usize = 3;
 const PLAYERS: usize = 4;
 /// How many steps a history has.
 const STEPS: std::ops::RangeInclusive<usize> = 40..=120;
-/// After how many ticks without faults everything has to be settled.
-const PATIENCE: usize = 300;
 
 /// What came of a history.
 pub struct Outcome {
@@ -78,115 +80,6 @@ struct Purchase {
     refund_is_known: bool,
 }
 
-/// What can happen, and how often it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Join,
-    Leave,
-    Hop,
-    TakeOver,
-    Play,
-    Save,
-    Trade,
-    Buy,
-    Repeat,
-    Refund,
-    Submit,
-    NotNow,
-    Fail,
-    HoldBack,
-    Slow,
-    Down,
-    Hang,
-    Heal,
-    Pause,
-    GoOn,
-    Crash,
-    Exit,
-    Start,
-    Wait,
-}
-
-const STEP_WEIGHTS: [(Step, u32); 24] = [
-    (Step::Join, 26),
-    (Step::Leave, 8),
-    (Step::Hop, 8),
-    (Step::TakeOver, 2),
-    (Step::Play, 30),
-    (Step::Save, 8),
-    (Step::Trade, 14),
-    (Step::Buy, 10),
-    (Step::Repeat, 4),
-    (Step::Refund, 5),
-    (Step::Submit, 4),
-    (Step::NotNow, 2),
-    (Step::Fail, 12),
-    (Step::HoldBack, 4),
-    (Step::Slow, 2),
-    (Step::Down, 2),
-    (Step::Hang, 1),
-    (Step::Heal, 6),
-    (Step::Pause, 3),
-    (Step::GoOn, 4),
-    (Step::Crash, 3),
-    (Step::Exit, 2),
-    (Step::Start, 7),
-    (Step::Wait, 8),
-];
-
-/// What has to have happened in many histories.
-pub fn expected() -> Tally {
-    let mut tally = Tally::default();
-    for (step, _) in STEP_WEIGHTS {
-        tally.add("steps", format!("{step:?}"), 0);
-    }
-    for (_, name) in OPS {
-        tally.add("faults", name, 0);
-    }
-    let groups: [(&'static str, &[&str]); 12] = [
-        ("faults", &["wire: late, whoever asked may be dead"]),
-        (
-            "effects",
-            &[
-                "commit accepted",
-                "commit landed before",
-                "commit refused: lock lost",
-                "commit refused: superseded",
-                "lock granted",
-                "lock refused",
-            ],
-        ),
-        ("loads", &["first join", "again"]),
-        ("loads failed", &["SessionLocked", "Unavailable", "Newer"]),
-        (
-            "saves",
-            &["final", "final, failed", "in between", "in between, failed"],
-        ),
-        (
-            "sessions ended",
-            &["Left", "Replaced", "LockLost", "ServerExit", "CommitRefused"],
-        ),
-        (
-            "purchases processed",
-            &["granted", "refused", "refunded", "not processed yet"],
-        ),
-        ("trades", &["settled", "refused"]),
-        ("crashes", &["at rest", "with requests under way"]),
-        ("exits", &["all saved", "some named as not saved"]),
-        ("packets", &["to clients", "with the reader's own words"]),
-        (
-            "in the end",
-            &["granted", "refused", "refunded", "mirror is equal"],
-        ),
-    ];
-    for (group, names) in groups {
-        for name in names {
-            tally.add(group, *name, 0);
-        }
-    }
-    tally
-}
-
 impl Simulation {
     fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -230,7 +123,7 @@ impl Simulation {
         let steps = self.random.usize(STEPS);
         self.ticks(2)?;
         for _ in 0..steps {
-            let step = self.draw();
+            let step = Step::draw(&mut self.random);
             self.wire.oracle(|oracle| {
                 oracle.tally.count("steps", format!("{step:?}"));
                 oracle.tell(&format!("step {step:?}"));
@@ -269,18 +162,6 @@ impl Simulation {
 
     fn count(&mut self) {
         self.servers.iter_mut().flatten().for_each(Server::count);
-    }
-
-    fn draw(&mut self) -> Step {
-        let sum: u32 = STEP_WEIGHTS.iter().map(|(_, weight)| weight).sum();
-        let mut throw = self.random.u32(..sum);
-        for (step, weight) in STEP_WEIGHTS {
-            if throw < weight {
-                return step;
-            }
-            throw -= weight;
-        }
-        Step::Wait
     }
 
     fn ticks(&mut self, ticks: usize) -> Check {
@@ -552,7 +433,7 @@ impl Simulation {
 
     // Servers and their store
 
-    fn with_faults(&mut self, server: usize, act: impl FnOnce(&bevy_player_data::testing::Faults)) {
+    fn with_faults(&mut self, server: usize, act: impl FnOnce(&Faults)) {
         if let Some(server) = &self.servers[server] {
             act(&server.faults);
         }
@@ -690,226 +571,6 @@ impl Simulation {
             }
         });
         self.verdict()
-    }
-
-    // The end
-
-    /// The faults are over, every server runs the newest version, the providers repeat what was not acknowledged, and
-    /// everybody comes back: now everything has to come to its end.
-    fn settle(&mut self) -> Check {
-        self.wire.tell("settle");
-        self.wire.heal();
-        self.rates = FaultRates::default();
-        for server in 0..SERVERS {
-            self.go_on(server);
-            self.heal(server);
-            if self.servers[server]
-                .as_ref()
-                .is_some_and(|server| server.build == Build::Old)
-            {
-                self.exit(server)?;
-            }
-            while self.servers[server]
-                .as_ref()
-                .is_none_or(|server| server.build == Build::Old)
-            {
-                self.servers[server] = None;
-                self.start(server);
-            }
-            self.with_faults(server, |faults| faults.clear());
-            if let Some(server) = &mut self.servers[server] {
-                server.app.world_mut().resource_mut::<NotNow>().0 = 0;
-            }
-        }
-        self.verdict()?;
-        self.repeat_unacknowledged()?;
-        for ticks in 0.. {
-            if self.is_settled() {
-                break;
-            }
-            if ticks == PATIENCE {
-                return Err(self.what_is_open());
-            }
-            self.bring_back();
-            self.ticks(1)?;
-        }
-        self.mirrors_are_equal()?;
-        self.everybody_leaves()?;
-        self.close()
-    }
-
-    fn repeat_unacknowledged(&mut self) -> Check {
-        for n in 0..self.purchases.len() {
-            let purchase = &self.purchases[n];
-            let (paid, refund) = (
-                !purchase.paid_is_known,
-                purchase.refunded && !purchase.refund_is_known,
-            );
-            let notices = [paid.then_some(Notice::Paid), refund.then_some(Notice::Refund)];
-            for notice in notices.into_iter().flatten() {
-                let answer = look(self.wire.rows().enqueue(self.receipt(n), notice));
-                self.take_answer(n, notice, answer.map(drop))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn open_receipts(&self, player: PlayerId) -> Vec<StoredReceipt> {
-        look(self.wire.rows().open_receipts(player)).expect("the rows can be read")
-    }
-
-    /// Everybody is in a session somewhere, and nothing is left to do about their receipts.
-    fn is_settled(&mut self) -> bool {
-        let everybody = self.everybody.0.clone();
-        // A session that was taken over while its server stood still notices that when it has something to save.
-        let mut in_session = BTreeSet::new();
-        for server in self.servers.iter_mut().flatten() {
-            let players = server.players().into_iter();
-            let players = players.filter(|(.., presence)| *presence == Presence::InSession);
-            in_session.extend(players.map(|(_, player, _)| player));
-        }
-        self.asked.is_empty()
-            && in_session.len() == PLAYERS
-            && everybody
-                .into_iter()
-                .all(|player| self.open_receipts(player).is_empty())
-    }
-
-    /// Who is on no server, or on defaults, joins one.
-    fn bring_back(&mut self) {
-        for n in 0..PLAYERS {
-            let player = self.everybody.0[n];
-            let mut is_there = false;
-            for server in self.servers.iter_mut().flatten() {
-                for (entity, who, presence) in server.players() {
-                    if who == player && presence == Presence::OnFallback {
-                        server.app.world_mut().despawn(entity);
-                    } else if who == player && is_there && presence == Presence::Loading {
-                        // Waiting for a session that goes on elsewhere.
-                        server.app.world_mut().despawn(entity);
-                    } else {
-                        is_there |= who == player;
-                    }
-                }
-            }
-            if !is_there {
-                self.disconnect(n);
-                self.join(n, n % SERVERS);
-            }
-        }
-    }
-
-    fn what_is_open(&mut self) -> String {
-        let mut players = Vec::new();
-        for server in self.servers.iter_mut().flatten() {
-            players.push(server.players());
-        }
-        let open: Vec<_> = self
-            .everybody
-            .0
-            .iter()
-            .map(|&player| self.open_receipts(player))
-            .collect();
-        let asked: Vec<_> = self
-            .asked
-            .iter()
-            .map(|(purchase, _)| &self.purchases[*purchase].id)
-            .collect();
-        format!(
-            "I5 or I7: after {PATIENCE} ticks without any fault not everybody is in a session, or a receipt is open: \
-             {open:?}; not answered: {asked:?}; players: {players:?} of {:?}",
-            self.everybody.0
-        )
-    }
-
-    /// What clients see is what their server has.
-    fn mirrors_are_equal(&mut self) -> Check {
-        self.ticks(10)?;
-        for n in 0..PLAYERS {
-            let player = self.everybody.0[n];
-            let Some(number) = self.clients[n].server() else {
-                continue;
-            };
-            let Some(server) = self.servers[number].as_mut() else {
-                continue;
-            };
-            let clients: Vec<_> = {
-                let world = server.app.world_mut();
-                let mut query = world.query_filtered::<(&PersistentPlayer, &game::Journal), (With<PlayerSession>, With<PlayerClient>)>();
-                query
-                    .iter(world)
-                    .filter(|(who, _)| who.0 == player)
-                    .map(|(_, journal)| journal.0.clone())
-                    .collect()
-            };
-            let mirror = self.clients[n].journal();
-            let [journal] = &clients[..] else { continue };
-            if let Some(mirror) = mirror {
-                if mirror != *journal {
-                    return Err(format!(
-                        "{player} has {journal:?}, and their client shows {mirror:?}"
-                    ));
-                }
-                self.wire
-                    .oracle(|oracle| oracle.tally.count("in the end", "mirror is equal"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Everybody leaves, and no lock stays behind.
-    fn everybody_leaves(&mut self) -> Check {
-        for server in self.servers.iter_mut().flatten() {
-            for (entity, ..) in server.players() {
-                server.app.world_mut().despawn(entity);
-            }
-        }
-        for _ in 0..PATIENCE {
-            let is_locked = |&player: &PlayerId| {
-                let record = look(self.wire.rows().peek(player)).expect("the rows can be read");
-                // A lock whose server has no row is free.
-                record
-                    .and_then(|record| record.lock)
-                    .is_some_and(|holder| holder.name.is_some())
-            };
-            if !self.everybody.0.iter().any(is_locked) {
-                return self.ticks(1);
-            }
-            self.ticks(1)?;
-        }
-        Err(format!(
-            "I7: a lock of {:?} was never given back",
-            self.everybody.0
-        ))
-    }
-
-    /// Granted is what was paid, less what was refunded and what was refused, each once.
-    fn close(&mut self) -> Check {
-        for &player in &self.everybody.0 {
-            self.wire.oracle(|oracle| oracle.receipts_agree(player))?;
-        }
-        for purchase in &self.purchases {
-            let row = look(self.wire.rows().receipt(purchase.id.clone())).expect("the rows can be read");
-            let state = row.as_ref().map(|row| row.state);
-            let never = purchase.id.as_str().ends_with(NEVER);
-            let expected = match (never, purchase.refunded) {
-                (false, false) => state == Some(ReceiptState::Granted),
-                (false, true) => state == Some(ReceiptState::Refunded),
-                (true, false) => state == Some(ReceiptState::Refused),
-                (true, true) => matches!(state, Some(ReceiptState::Refused | ReceiptState::Refunded)),
-            };
-            if !expected {
-                return Err(format!(
-                    "I5: `{}` (never: {never}, refunded: {}) is {row:?} in the end",
-                    purchase.id, purchase.refunded
-                ));
-            }
-            if let Some(state) = state {
-                self.wire
-                    .oracle(|oracle| oracle.tally.count("in the end", state.name()));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! One server process: a real app with real sessions, on a runtime whose clock moves only when the simulation says so.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bevy::{
     app::MainScheduleOrder,
@@ -12,13 +12,14 @@ use bevy_player_data::{
     prelude::*,
     server::{FlushPlayerData, WaitForPurchase},
     session::{Attempts, RetryPolicy},
-    store::{Enqueued, Notice, ReceiptState, StoreError, StoredReceipt},
+    store::{Enqueued, Notice, StoreError},
     testing::{Fault, FaultRates, Faults, FaultyStore, Op},
 };
 use bevy_renet::{RenetServer, RenetServerPlugin};
 use tokio::{runtime::Runtime, time};
 
 use crate::{
+    ears::{Flushed, listen},
     game::{self, Build, Deeds, Everybody, Journal},
     split_store::{Split, SplitStore},
     wire::{Sabotage, Wire},
@@ -103,8 +104,7 @@ impl Server {
                 bevy_renet::renet::ConnectionConfig::default().with_player_data(),
             ))
             .insert_resource(everybody.clone())
-            .insert_resource(deeds.clone())
-            .insert_resource(Ears(wire.clone()));
+            .insert_resource(deeds.clone());
         game::server_data(&mut app, make.build, wire.sabotage() == Some(Sabotage::OpenDiary));
         listen(&mut app, wire);
         run_on_one_thread(&mut app);
@@ -137,12 +137,10 @@ impl Server {
     /// Exits in order, and says what it said of that. What is left of the process is to be dropped.
     pub fn exit(&mut self) -> (PlayerDataFlushed, Duration) {
         let before = self.now();
-        let heard = Rc::new(RefCell::new(None));
         self.app.world_mut().write_message(AppExit::Success);
-        self.app.init_resource::<Flushed>();
         self.app.update();
-        heard.replace(self.app.world_mut().resource_mut::<Flushed>().0.take());
-        let flushed = heard.take().expect("an exit flushes");
+        let flushed = self.app.world_mut().resource_mut::<Flushed>().0.take();
+        let flushed = flushed.expect("an exit flushes");
         (flushed, self.now() - before)
     }
 
@@ -254,172 +252,5 @@ pub fn run_on_one_thread(app: &mut App) {
         .retain(|label| busy.contains(label));
     for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
         schedule.set_executor(SingleThreadedExecutor::new());
-    }
-}
-
-/// Where a server's game says what it was told.
-#[derive(Resource, Clone)]
-struct Ears(Wire);
-
-/// What the flush on exit reported.
-#[derive(Resource, Default)]
-struct Flushed(Option<PlayerDataFlushed>);
-
-/// What was in memory when a player left, until the final save is answered.
-#[derive(Resource, Default)]
-pub struct Leaving(pub BTreeMap<Entity, Vec<u32>>);
-
-fn listen(app: &mut App, wire: &Wire) {
-    app.init_resource::<Flushed>().init_resource::<Leaving>();
-    let _ = wire;
-    app.add_observer(hear_loaded)
-        .add_observer(hear_saved)
-        .add_observer(hear_purchase)
-        .add_observer(hear_trade)
-        .add_observer(|on: On<PlayerLoadFailed>, ears: Res<Ears>| {
-            let kind = match &on.error {
-                LoadError::SessionLocked { .. } => "SessionLocked",
-                LoadError::Unavailable { .. } => "Unavailable",
-                LoadError::Newer { .. } => "Newer",
-                LoadError::Left => "Left",
-                _ => "another",
-            };
-            ears.0.oracle(|oracle| {
-                oracle.tally.count("loads failed", kind);
-                oracle.tell(&format!("load failed: {} {}", on.player, on.error));
-            });
-        })
-        .add_observer(|on: On<PlayerSessionEnded>, ears: Res<Ears>| {
-            ears.0.oracle(|oracle| {
-                oracle.tally.count("sessions ended", format!("{:?}", on.reason));
-                oracle.tell(&format!("session ended: {} {:?}", on.player, on.reason));
-            });
-        })
-        .add_observer(|on: On<PlayerDataFlushed>, mut flushed: ResMut<Flushed>| {
-            flushed.0 = Some(on.event().clone());
-        });
-}
-
-/// A session begins with what is stored.
-fn hear_loaded(on: On<PlayerLoaded>, journals: Query<&Journal>, ears: Res<Ears>) {
-    let loaded = journals
-        .get(on.entity)
-        .map(|journal| journal.0.clone())
-        .unwrap_or_default();
-    ears.0.oracle(|oracle| {
-        oracle.tell(&format!(
-            "loaded: {} {loaded:?} first {}",
-            on.player, on.first_join
-        ));
-        oracle
-            .tally
-            .count("loads", if on.first_join { "first join" } else { "again" });
-        let stored = oracle.journal(on.player);
-        // Another server may have taken the lock, and saved, since it was granted.
-        let check = if stored.starts_with(&loaded) {
-            Ok(())
-        } else {
-            Err(format!(
-                "I6: {} was loaded with {loaded:?}, and stored is {stored:?}",
-                on.player
-            ))
-        };
-        oracle.judge(check);
-    });
-}
-
-/// What was said to be saved is stored.
-fn hear_saved(on: On<PlayerSaved>, mut leaving: ResMut<Leaving>, ears: Res<Ears>) {
-    let left_with = if on.is_final {
-        leaving.0.remove(&on.entity)
-    } else {
-        None
-    };
-    ears.0.oracle(|oracle| {
-        oracle.tell(&format!(
-            "saved: {} final {} {:?}",
-            on.player, on.is_final, on.result
-        ));
-        let name = match (on.is_final, on.result.is_ok()) {
-            (true, true) => "final",
-            (true, false) => "final, failed",
-            (false, true) => "in between",
-            (false, false) => "in between, failed",
-        };
-        oracle.tally.count("saves", name);
-        if let (Ok(()), Some(left_with)) = (&on.result, left_with)
-            && !oracle.journal(on.player).starts_with(&left_with)
-        {
-            let stored = oracle.journal(on.player).to_vec();
-            oracle.judge(Err(format!(
-                "I6: {} left with {left_with:?}, which was said to be saved, and stored is {stored:?}",
-                on.player
-            )));
-        }
-    });
-}
-
-fn hear_purchase(on: On<PurchaseProcessed>, ears: Res<Ears>) {
-    let row = crate::look(bevy_player_data::store::Store::receipt(
-        ears.0.rows(),
-        on.purchase.clone(),
-    ));
-    let row = row.expect("the rows can be read");
-    ears.0.oracle(|oracle| {
-        oracle.tell(&format!("purchase: {} {}", on.purchase, on.decision));
-        oracle.tally.count("purchases processed", name_of(&on.decision));
-        let check = is_true(&on.decision, row.as_ref());
-        oracle.judge(check.map_err(|problem| {
-            format!(
-                "I6: `{}` was answered with \"{}\", but {problem}",
-                on.purchase, on.decision
-            )
-        }));
-    });
-}
-
-fn hear_trade(on: On<TradeSettled>, ears: Res<Ears>) {
-    ears.0.oracle(|oracle| {
-        oracle.tell(&format!(
-            "trade: {} with {} {:?}",
-            on.player, on.partner, on.result
-        ));
-        oracle
-            .tally
-            .count("trades", if on.result.is_ok() { "settled" } else { "refused" });
-    });
-}
-
-pub fn name_of(decision: &PurchaseDecision) -> &'static str {
-    match decision {
-        PurchaseDecision::PurchaseGranted => "granted",
-        PurchaseDecision::NotProcessedYet => "not processed yet",
-        PurchaseDecision::Refused { .. } => "refused",
-        PurchaseDecision::Refunded { .. } => "refunded",
-        _ => "another",
-    }
-}
-
-/// Whether a decision is durable. (A refund may have followed already.)
-pub fn is_true(decision: &PurchaseDecision, row: Option<&StoredReceipt>) -> Result<(), String> {
-    if *decision == PurchaseDecision::NotProcessedYet {
-        return Ok(());
-    }
-    let Some(row) = row else {
-        return Err("there is no such receipt".to_owned());
-    };
-    let is_true = match decision {
-        PurchaseDecision::PurchaseGranted => {
-            row.state == ReceiptState::Granted
-                || (row.state == ReceiptState::Refunded && row.refund_requested)
-        }
-        PurchaseDecision::Refused { .. } => row.state == ReceiptState::Refused,
-        PurchaseDecision::Refunded { .. } => row.state == ReceiptState::Refunded,
-        _ => false,
-    };
-    if is_true {
-        Ok(())
-    } else {
-        Err(format!("it is stored as {}", row.state))
     }
 }

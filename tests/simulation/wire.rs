@@ -62,8 +62,11 @@ struct Shared {
     now: u64,
     /// How late each of the next commits and acquires is; `None` for one that isn't.
     delays: Vec<Option<u64>>,
-    late: Vec<(u64, Box<dyn FnOnce(&Wire) + Send>)>,
+    late: Vec<(u64, Late)>,
 }
+
+/// A request that takes effect later.
+type Late = Box<dyn FnOnce(&Wire) + Send>;
 
 impl Wire {
     pub fn new(sabotage: Option<Sabotage>) -> Self {
@@ -140,7 +143,7 @@ impl Wire {
         self.take_effect(late);
     }
 
-    fn take_effect(&self, requests: Vec<(u64, Box<dyn FnOnce(&Self) + Send>)>) {
+    fn take_effect(&self, requests: Vec<(u64, Late)>) {
         for (_, request) in requests {
             self.tell("late:");
             request(self);
@@ -193,7 +196,7 @@ impl Wire {
     fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let mut line = String::new();
         for write in &commit.writes {
-            let document = write.document.as_ref().map(|document| Document::decode(document));
+            let document = write.document.as_ref().map(Document::decode);
             let document = document.map(|document| document.map_err(|error| error.to_string()));
             let _ = write!(
                 line,
