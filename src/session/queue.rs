@@ -11,7 +11,6 @@ use std::{
     fmt::{self, Debug},
     future::{Future, poll_fn},
     hash::Hash,
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,13 +18,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::sleep,
-};
+use tokio::{runtime::Handle, sync::Notify, time::sleep};
 use tracing::error;
 
+use crate::watched::Watched;
 use order::Order;
 
 /// Per key first in, first out, one at a time. A cheap handle: clones share the queues.
@@ -84,16 +80,19 @@ pub struct Ticket<K> {
 }
 
 /// What a running job knows about its slot.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Turn {
-    hurry: watch::Receiver<()>,
+    hurries: Arc<Watched<u64>>,
+    /// How many of them have cut a pause short, or came before.
+    met: u64,
 }
 
 struct Shared<K> {
     runtime: Handle,
     // A std mutex and not tokio's: it is never held across an await, and game threads lock it as well.
     order: Mutex<Order<K, Box<dyn Job>>>,
-    hurry: watch::Sender<()>,
+    /// How often somebody was in a hurry.
+    hurries: Arc<Watched<u64>>,
     emptied: Notify,
 }
 
@@ -152,7 +151,7 @@ impl<K: Eq + Hash + Clone + Debug + Send + 'static> OrderedQueue<K> {
             shared: Arc::new(Shared {
                 runtime,
                 order: Mutex::new(Order::new()),
-                hurry: watch::Sender::new(()),
+                hurries: Arc::new(Watched::new(0)),
                 emptied: Notify::new(),
             }),
         }
@@ -222,7 +221,10 @@ impl<K: Eq + Hash + Clone + Debug + Send + 'static> OrderedQueue<K> {
         for (id, reason) in dropped {
             Shared::refuse(&self.shared, id, reason);
         }
-        self.shared.hurry.send_replace(());
+        self.shared.hurries.change(|hurries| {
+            *hurries += 1;
+            true
+        });
     }
 }
 
@@ -239,8 +241,9 @@ impl Turn {
     /// short: the running one, or the next one if an attempt was under way.
     pub async fn backoff(&mut self, pause: Duration) {
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
-            Ok(()) = self.hurry.changed() => {}
+            hurries = self.hurries.wait_for(|hurries| hurries > self.met) => self.met = hurries,
         }
     }
 }
@@ -294,13 +297,15 @@ struct Slot<K: Eq + Hash + Clone + Debug + Send + 'static> {
 
 impl<K: Eq + Hash + Clone + Debug + Send + 'static> Slot<K> {
     async fn run(mut self) {
+        // Looked at before it counts as started: whoever finds that it is too late to drop it can still hurry it.
+        let turn = Turn {
+            hurries: Arc::clone(&self.shared.hurries),
+            met: self.shared.hurries.get(),
+        };
         // It may have been dropped between its turn and now; whoever did that has ended it.
         let job = self.shared.lock().take_job(self.id);
         if let Some(job) = job {
-            job.run(Turn {
-                hurry: self.shared.hurry.subscribe(),
-            })
-            .await;
+            job.run(turn).await;
             self.ended = true;
             Shared::end(&self.shared, self.id);
         }
@@ -315,7 +320,7 @@ impl<K: Eq + Hash + Clone + Debug + Send + 'static> Drop for Slot<K> {
         }
         // The runtime is gone, and with it every chance to run. Let go of what the jobs hold, among it whatever holds
         // this queue; outside the lock, since dropping a waiter may run anybody's code.
-        let forsaken = mem::replace(&mut *self.shared.lock(), Order::new());
+        let forsaken = self.shared.lock().clear();
         drop(forsaken);
         self.shared.emptied.notify_waiters();
     }
@@ -388,6 +393,14 @@ impl<K> Debug for Ticket<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn")
+            .field("met", &self.met)
             .finish_non_exhaustive()
     }
 }

@@ -49,7 +49,7 @@ use wire::Sabotage;
 /// With fewer histories, some of what is expected may not happen.
 const MANY: u64 = 2_000;
 /// One history in so many is told twice.
-const TOLD_TWICE: u64 = 50;
+const TOLD_TWICE: u64 = 20;
 
 #[test]
 fn whatever_happens_nothing_is_lost_doubled_or_leaked() {

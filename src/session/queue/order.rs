@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::Hash,
+    mem,
 };
 
 use super::{NotRun, Request, Skip};
@@ -91,6 +92,15 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
         ready
     }
 
+    /// Takes all requests out, as they are. Ids go on from where they were: a ticket never names a later request.
+    pub(super) fn clear(&mut self) -> Self {
+        let empty = Self {
+            next_id: self.next_id,
+            ..Self::new()
+        };
+        mem::replace(self, empty)
+    }
+
     /// Takes a request out of one queue; the id of the one that is at its head instead.
     fn leave(&mut self, key: K, id: u64) -> Option<u64> {
         let Entry::Occupied(mut entry) = self.queues.entry(key) else {
@@ -106,11 +116,10 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
         head.filter(|_| place == 0)
     }
 
-    /// What may be dropped at shutdown, in the order of each queue.
+    /// What may be dropped at shutdown, in the order in which it was asked for.
     pub(super) fn skippable(&self) -> Vec<(u64, NotRun)> {
         let mut dropped = Vec::new();
         for queue in self.queues.values() {
-            let first = dropped.len();
             let mut followed = HashSet::new();
             for (&id, queued) in queue
                 .iter()
@@ -126,8 +135,9 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
                 }
                 followed.extend(queued.request.series);
             }
-            dropped[first..].reverse();
         }
+        // A map has no order of its own.
+        dropped.sort_unstable_by_key(|&(id, _)| id);
         dropped
     }
 }
