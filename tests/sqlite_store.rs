@@ -671,6 +671,21 @@ async fn a_file_that_is_not_sqlite_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_not_sqlite_is_left_alone_whatever_lies_beside_it() {
+    for suffix in ["-journal", "-wal"] {
+        let folder = Folder::new();
+        fs::write(folder.database(), "a text ".repeat(2000)).unwrap();
+        let mut beside = folder.database().into_os_string();
+        beside.push(suffix);
+        fs::write(beside, "what happened today ".repeat(200)).unwrap();
+        folder.refuses_unchanged(
+            |error| matches!(error, StoreError::Rejected { .. }),
+            &["not an SQLite database"],
+        );
+    }
+}
+
+#[tokio::test]
 async fn another_applications_database_is_refused_and_left_alone() {
     for (statements, journal) in [
         ("CREATE TABLE notes (text)", "delete"),
@@ -842,13 +857,21 @@ async fn a_crash_while_the_log_was_being_folded_in_loses_nothing() {
     for pages in 1..after.len() / 4096 {
         let mut database = after[..pages * 4096].to_vec();
         database.extend(before.get(database.len()..).unwrap_or_default());
-        fs::write(crashed.database(), database).unwrap();
-        let copy = Folder::new();
-        for (file, bytes) in crashed.contents() {
-            fs::write(copy.path().join(file), bytes).unwrap();
+        let mut torn = database.clone();
+        torn[..512].fill(0xA5);
+        for (first_sector, database) in [("whole", database), ("torn", torn)] {
+            fs::write(crashed.database(), database).unwrap();
+            let copy = Folder::new();
+            for (file, bytes) in crashed.contents() {
+                fs::write(copy.path().join(file), bytes).unwrap();
+            }
+            let record = copy.open().peek(ADA).await.unwrap().unwrap();
+            assert_eq!(
+                record.document,
+                document(&coins),
+                "after {pages} pages, the first sector {first_sector}"
+            );
         }
-        let record = copy.open().peek(ADA).await.unwrap().unwrap();
-        assert_eq!(record.document, document(&coins), "after {pages} pages");
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -28,6 +29,11 @@ const SMALLEST: u64 = 512;
 const PAGE_SIZE: i64 = 4096;
 /// The writer's page cache, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
+/// The size of a log's header, in bytes. A log that is no longer holds nothing; a file whose creation was cut short, and whose
+/// rollback was as well, may be left with one.
+const LOG_HEADER: u64 = 32;
+/// How a journal begins.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// The size that the log is cut back to when it is reset, in bytes.
 const LOG_BYTES: i64 = 64 * 1024 * 1024;
 
@@ -47,8 +53,7 @@ pub(super) fn open(path: &Path, settings: SqliteSettings) -> Result<Database, St
             return Err(not_sqlite(&path));
         }
         match without_locks(&path).and_then(|connection| schema::owner(&connection)) {
-            // While its log is being folded in (or after a crash in the middle of that) a file looks damaged without it.
-            Err(error) if is(&error, ErrorCode::DatabaseCorrupt) && length(&log_of(&path))? > 0 => {}
+            Err(error) if looks_torn(&error) && is_beside_its_remedy(&path)? => {}
             owner => refuse_strangers(&path, owner)?,
         }
     }
@@ -129,13 +134,47 @@ fn look(path: &Path) -> Result<bool, StoreError> {
         return Ok(false);
     }
     // SQLite would delete the log, which may be all that is left.
-    if length(&log_of(path))? > 0 {
+    if length(&log_of(path))? > LOG_HEADER {
         return Err(StoreError::corrupt(format_args!(
             "`{0}` is empty, but its log `{0}-wal` is not: restore both from a backup, or move the log away",
             path.display()
         )));
     }
     Ok(true)
+}
+
+/// Whether this is how a file that is being written looks without what belongs to it: damaged, or, when its first sector is
+/// torn, like no database at all.
+fn looks_torn(error: &rusqlite::Error) -> bool {
+    is(error, ErrorCode::DatabaseCorrupt) || is(error, ErrorCode::NotADatabase)
+}
+
+/// Whether there is a log, which may have been about to be folded in, or the journal of a file that is being created (the only
+/// one that this crate ever uses). Whether they mend the file is seen once SQLite has looked at them; it would delete what
+/// merely has their names.
+fn is_beside_its_remedy(path: &Path) -> Result<bool, StoreError> {
+    let is_log = |head: &[u8; 20]| matches!(head, [0x37, 0x7f, 0x06, 0x82 | 0x83, ..]);
+    // The last four bytes are the number of pages that the file had.
+    let is_creation = |head: &[u8; 20]| head.starts_with(&JOURNAL_MAGIC) && head.ends_with(&[0; 4]);
+    Ok(head(&log_of(path))?.is_some_and(|head| is_log(&head))
+        || head(&journal_of(path))?.is_some_and(|head| is_creation(&head)))
+}
+
+/// The first bytes of a log or a journal, if there are so many. (Not of the database, see above.)
+fn head(path: &Path) -> Result<Option<[u8; 20]>, StoreError> {
+    let mut head = [0; 20];
+    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
+        Ok(()) => Ok(Some(head)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(unreachable_path(path, &error)),
+    }
 }
 
 /// The file's size in bytes; zero when there is none.
@@ -148,9 +187,17 @@ fn length(path: &Path) -> Result<u64, StoreError> {
 }
 
 fn log_of(path: &Path) -> PathBuf {
-    let mut log = OsString::from(path);
-    log.push("-wal");
-    log.into()
+    beside(path, "-wal")
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    beside(path, "-journal")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = OsString::from(path);
+    beside.push(suffix);
+    beside.into()
 }
 
 /// Opens the bare file, as if it were on a read-only medium: SQLite neither locks it nor recovers it.
