@@ -1,4 +1,4 @@
-//! Whatever a client sends, the server and the other players don't notice.
+//! Whatever a client sends, the server and the other players don't notice; and a client survives its server.
 #![cfg(all(feature = "client", feature = "server"))]
 
 #[path = "support/net.rs"]
@@ -11,7 +11,7 @@ use bevy_player_data::{
     testing::{ScriptPlayer, ScriptedServerPlugin, Way, headless_app},
 };
 use bevy_renet::{
-    RenetServer, RenetServerPlugin,
+    RenetClient, RenetServer, RenetServerPlugin,
     renet::{self, ClientId, ConnectionConfig},
 };
 use net::*;
@@ -285,4 +285,36 @@ fn a_client_that_acknowledges_what_it_was_never_sent_gains_nothing() {
     assert_eq!(stats(&server).client(2).map(|client| client.nonsense), Some(1));
     ada.settle(&mut server);
     assert!(ada.is_connected(&server));
+}
+
+#[test]
+fn a_server_that_says_a_value_twice_in_a_message_is_taken_at_its_last_word() {
+    let mut app = bare_client(ReplicationSettings::default());
+    app.add_plugins(shared_data);
+    let mut renet = RenetClient::new(config());
+    renet.set_connected();
+    app.insert_resource(renet);
+    let mut server = renet::RenetServer::new(config());
+    server.add_connection(1);
+
+    // In the protocol's spelling, in session 1: loading a player, and then coins (the first public type) twice: in a
+    // load, in a change, as gone, and as new and gone.
+    let loading = [&[1, 0, 18, 3, 16][..], &[7; 16]].concat();
+    let loaded = vec![1, 0, 10, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
+    let changed = vec![1, 0, 10, 5, 2, 0, 1, 1, 7, 0, 1, 1, 8];
+    let gone = vec![1, 0, 6, 5, 2, 0, 0, 0, 0];
+    let both = vec![1, 0, 8, 5, 2, 0, 0, 0, 1, 1, 9];
+    let mut shown = Vec::new();
+    for frame in [loading, loaded, changed, gone, both] {
+        server.send_message(1, CHANNEL, frame);
+        let mut client = app.world_mut().resource_mut::<RenetClient>();
+        for packet in server.get_packets_to_send(1).expect("it is connected") {
+            client.process_packet(&packet);
+        }
+        app.update();
+        let mut coins = app.world_mut().query::<&Coins>();
+        shown.push(coins.iter(app.world()).next().cloned());
+    }
+    let coins = |coins| Some(Coins(coins));
+    assert_eq!(shown, [None, coins(6), coins(8), None, coins(9)]);
 }

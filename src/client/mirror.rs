@@ -1,5 +1,7 @@
 //! The entity that shows the player's data: what each message from the server does to it.
 
+use std::collections::BTreeMap;
+
 use bevy::{ecs::component::ComponentId, prelude::*};
 use bytes::Bytes;
 use tracing::error;
@@ -47,7 +49,7 @@ pub(super) fn update(
         ToClient::Loaded { outcome, values } => {
             let read = values
                 .into_iter()
-                .filter_map(|(index, bytes)| read(types, is_first, index, &bytes));
+                .filter_map(|(index, bytes)| Some((index, read(types, is_first, index, &bytes)?)));
             load(commands, mirror, outcome, read.collect());
         }
         ToClient::Changed { values } => change(commands, entity, types, is_first, values),
@@ -101,6 +103,10 @@ pub(super) fn update(
     }
 }
 
+/// By the number of a public type. Should a message speak of one twice, its last word counts: Bevy panics when a component
+/// is inserted, or removed, twice at once.
+type ByType<T> = BTreeMap<u16, T>;
+
 /// Reads a value. One that can't be read leaves the last good one in place.
 fn read(
     types: &PublicTypes,
@@ -124,7 +130,7 @@ fn read(
         .ok()
 }
 
-fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: Vec<Box<dyn ComponentValue>>) {
+fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: ByType<Box<dyn ComponentValue>>) {
     let Mirror { entity, player } = mirror;
     let state: Box<dyn ComponentValue> = match &outcome {
         Outcome::Session { first_join } => Box::new(PlayerSession::new(*first_join)),
@@ -136,7 +142,7 @@ fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: Vec<B
         };
         entity.remove::<PlayerLoading>();
         if !entity.is_despawned() {
-            insert_together(&mut entity, std::iter::once(state).chain(values));
+            insert_together(&mut entity, std::iter::once(state).chain(values.into_values()));
         }
     });
     match outcome {
@@ -160,11 +166,24 @@ fn change(
     is_first: &mut dyn FnMut(u16) -> bool,
     values: Vec<(u16, Option<Bytes>)>,
 ) {
-    let mut new = Vec::new();
-    let mut gone: Vec<ComponentId> = Vec::new();
+    let mut changes = ByType::new();
     for (index, bytes) in values {
         match bytes {
-            Some(bytes) => new.extend(read(types, is_first, index, &bytes)),
+            Some(bytes) => {
+                if let Some(value) = read(types, is_first, index, &bytes) {
+                    changes.insert(index, Some(value));
+                }
+            }
+            None => {
+                changes.insert(index, None);
+            }
+        }
+    }
+    let mut new = Vec::new();
+    let mut gone: Vec<ComponentId> = Vec::new();
+    for (index, value) in changes {
+        match value {
+            Some(value) => new.push(value),
             None => gone.extend(types.get(index).map(|data_type| data_type.component)),
         }
     }

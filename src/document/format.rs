@@ -137,7 +137,7 @@ impl Document {
 
     fn read_body(body: &Bytes) -> Result<Self, DocumentError> {
         let mut rest = &**body;
-        let Token::Map(len) = Token::read(&mut rest)? else {
+        let Token::Map(len) = Token::read_shortest(&mut rest)? else {
             return Err(DocumentError::damaged("its body is not a map"));
         };
         let mut document = Self::new();
@@ -189,7 +189,7 @@ fn entry_len(key: &str, entry: &Entry) -> usize {
 }
 
 fn read_key(rest: &mut &[u8]) -> Result<Arc<str>, DocumentError> {
-    match Token::read(rest)? {
+    match Token::read_shortest(rest)? {
         Token::Str([]) => Err(DocumentError::damaged("a key is empty")),
         Token::Str(key) => match str::from_utf8(key) {
             Ok(key) => Ok(key.into()),
@@ -200,11 +200,11 @@ fn read_key(rest: &mut &[u8]) -> Result<Arc<str>, DocumentError> {
 }
 
 fn read_entry<'a>(rest: &mut &'a [u8], body: &'a Bytes) -> Result<Entry, DocumentError> {
-    match Token::read(rest)? {
+    match Token::read_shortest(rest)? {
         Token::Nil => Ok(Entry::Tombstone),
         Token::Array(3) => {
             let (version, oldest_reader) = (read_version(rest)?, read_version(rest)?);
-            let Token::Bin(value) = Token::read(rest)? else {
+            let Token::Bin(value) = Token::read_shortest(rest)? else {
                 return Err(DocumentError::damaged("a value is not bytes"));
             };
             Ok(Entry::Value {
@@ -220,7 +220,7 @@ fn read_entry<'a>(rest: &mut &'a [u8], body: &'a Bytes) -> Result<Entry, Documen
 }
 
 fn read_version(rest: &mut &[u8]) -> Result<u32, DocumentError> {
-    match Token::read(rest)? {
+    match Token::read_shortest(rest)? {
         Token::Uint(version) => version.try_into().ok(),
         _ => None,
     }

@@ -47,6 +47,8 @@ pub(super) enum Flaw {
     Truncated,
     Reserved,
     Extension,
+    #[cfg(feature = "server")]
+    Wordy,
     Trailing,
     TooDeep,
 }
@@ -59,6 +61,8 @@ impl fmt::Display for Flaw {
             Self::Extension => {
                 f.write_str("it contains a MessagePack extension, which no Rust type is stored as")
             }
+            #[cfg(feature = "server")]
+            Self::Wordy => f.write_str("it is not spelled in its shortest form"),
             Self::Trailing => f.write_str("more bytes follow its end"),
             Self::TooDeep => write!(f, "it nests deeper than {MAX_DEPTH} levels"),
         }
@@ -103,6 +107,19 @@ impl<'a> Token<'a> {
             0xdf => Self::Map(u32::from_be_bytes(take_array(rest)?)),
             0xe0..=0xff => Self::Int((marker as i8).into()),
         })
+    }
+
+    /// Takes one token off the front of `rest`, provided that it is as [`write`](Self::write) spells it.
+    #[cfg(feature = "server")]
+    pub(super) fn read_shortest(rest: &mut &'a [u8]) -> Result<Self, Flaw> {
+        let bytes = *rest;
+        let token = Self::read(rest)?;
+        let (head, len) = token.head();
+        if bytes.starts_with(&head[..len]) {
+            Ok(token)
+        } else {
+            Err(Flaw::Wordy)
+        }
     }
 
     fn signed(value: i64) -> Self {

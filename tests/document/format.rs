@@ -159,6 +159,12 @@ fn a_body_that_no_encoder_writes_is_refused_even_with_the_right_checksum() {
         (b"\x81\xa1a\x93\xff\x01\xc4\x00", "version"),
         (b"\x81\xa1a\x93\x01\x01\xa1x", "a value is not bytes"),
         (b"\x81\xa1a\xc1", "reserves"),
+        (b"\xde\x00\x01\xa1a\xc0", "shortest form"),
+        (b"\x81\xd9\x01a\xc0", "shortest form"),
+        (b"\x81\xa1a\xdc\x00\x03\x01\x01\xc4\x00", "shortest form"),
+        (b"\x81\xa1a\x93\xcc\x01\x01\xc4\x00", "shortest form"),
+        (b"\x81\xa1a\x93\xd1\x01\x2c\x01\xc4\x00", "shortest form"),
+        (b"\x81\xa1a\x93\x01\x01\xc5\x00\x00", "shortest form"),
         (b"\x90", "not a map"),
         (b"", "ends too early"),
     ];
