@@ -1,0 +1,271 @@
+//! What a server may send to a client. Whatever it is, the client doesn't panic, has at most one mirror, changes nothing
+//! for a frame that can't be read, and is as good as new on its next connection.
+//!
+//! An input is a list of frames ([`Chunks`]).
+#![no_main]
+
+use std::cell::RefCell;
+
+use bevy::prelude::*;
+use bevy_player_data::{client::LastSaveFailed, prelude::*, testing::ScriptPlayer};
+use bevy_player_data_fuzz::{
+    Chunks, chunks,
+    game::{self, CHANNEL, Coins, Drawing, Guild, Inventory, config},
+    start,
+};
+use bevy_renet::{RenetClient, renet::RenetServer};
+use libfuzzer_sys::fuzz_target;
+
+/// How many frames of an input are sent.
+const FRAMES: usize = 32;
+
+fuzz_target!(init: start(seeds), |input: &[u8]| {
+    thread_local! {
+        static STAGE: RefCell<Stage> = RefCell::new(Stage::new());
+    }
+    STAGE.with_borrow_mut(|stage| stage.play(input));
+});
+
+/// A client that is connected to one server after the other.
+struct Stage {
+    client: App,
+    /// What an honest server says.
+    honest: Vec<Vec<u8>>,
+    entities: usize,
+}
+
+/// Everything that a client shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Shown {
+    mirror: Option<Entity>,
+    is_loading: bool,
+    in_session: bool,
+    on_fallback: Option<LoadError>,
+    is_blocked: Option<SaveError>,
+    last_save: Option<SaveError>,
+    coins: Option<Coins>,
+    drawing: Option<Drawing>,
+    inventory: Option<Inventory>,
+    guild: Option<Guild>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut stage = Self {
+            client: game::client(),
+            honest: honest(),
+            entities: 0,
+        };
+        stage.connect();
+        stage.client.world_mut().remove_resource::<RenetClient>();
+        stage.client.update();
+        stage.entities = stage.count();
+        stage
+    }
+
+    fn play(&mut self, input: &[u8]) {
+        let mut server = self.connect();
+        for (kind, frame) in Chunks(input).take(FRAMES) {
+            let before = self.look();
+            match kind % 4 {
+                // No number begins like this, so no frame does.
+                1 => {
+                    self.hear(&mut server, &[&[0xff], frame].concat());
+                    assert_eq!(self.look(), before, "a frame that can't be read has an effect");
+                }
+                2 => {
+                    self.hear(&mut server, frame);
+                    let after = self.look();
+                    if after != before {
+                        // It could be read, so it can't with a byte that is left over.
+                        self.hear(&mut server, &[frame, &[0]].concat());
+                        assert_eq!(self.look(), after, "a frame with a byte left over has an effect");
+                    }
+                }
+                _ => self.hear(&mut server, frame),
+            }
+        }
+        self.look();
+        // Whatever it was, it ends with the connection.
+        self.client.world_mut().remove_resource::<RenetClient>();
+        self.client.update();
+        assert_eq!(
+            self.look(),
+            Shown::default(),
+            "a mirror has outlived its connection"
+        );
+        assert_eq!(self.count(), self.entities, "something stays behind");
+        self.be_as_good_as_new();
+    }
+
+    fn be_as_good_as_new(&mut self) {
+        let mut server = self.connect();
+        let frames: Vec<&[u8]> = self.honest.iter().map(Vec::as_slice).collect();
+        hear(&mut self.client, &mut server, &frames);
+        let shown = self.look();
+        assert!(shown.in_session && shown.last_save.is_none(), "{shown:?}");
+        assert_eq!(shown.coins, Some(Coins(5)));
+        assert_eq!(shown.guild, Some(Guild("owls".to_owned())));
+        assert_eq!(shown.drawing.map(|drawing| drawing.0.len()), Some(40_000));
+    }
+
+    fn connect(&mut self) -> RenetServer {
+        let mut client = RenetClient::new(config());
+        client.set_connected();
+        self.client.insert_resource(client);
+        self.client.update();
+        let mut server = RenetServer::new(config());
+        server.add_connection(1);
+        server
+    }
+
+    fn hear(&mut self, server: &mut RenetServer, frame: &[u8]) {
+        hear(&mut self.client, server, &[frame]);
+    }
+
+    fn look(&mut self) -> Shown {
+        let Some(mirror) = game::mirror(&mut self.client) else {
+            return Shown::default();
+        };
+        let mirror = self.client.world().entity(mirror);
+        let shown = Shown {
+            mirror: Some(mirror.id()),
+            is_loading: mirror.contains::<PlayerLoading>(),
+            in_session: mirror.contains::<PlayerSession>(),
+            on_fallback: mirror.get::<PlayerFallback>().map(|state| state.reason().clone()),
+            is_blocked: mirror.get::<SaveBlocked>().map(|state| state.reason().clone()),
+            last_save: mirror.get::<LastSaveFailed>().map(|state| state.reason().clone()),
+            coins: mirror.get().cloned(),
+            drawing: mirror.get().cloned(),
+            inventory: mirror.get().cloned(),
+            guild: mirror.get().cloned(),
+        };
+        let states = [shown.is_loading, shown.in_session, shown.on_fallback.is_some()];
+        let states = states.into_iter().filter(|state| *state).count();
+        assert_eq!(states, 1, "a player is in exactly one state: {shown:?}");
+        shown
+    }
+
+    fn count(&self) -> usize {
+        self.client.world().entities().count_spawned() as usize
+    }
+}
+
+/// Lets a client hear some frames in one update.
+fn hear(client: &mut App, server: &mut RenetServer, frames: &[&[u8]]) {
+    for frame in frames {
+        server.send_message(1, CHANNEL, frame.to_vec());
+    }
+    let mut renet = client.world_mut().resource_mut::<RenetClient>();
+    for packet in server.get_packets_to_send(1).unwrap_or_default() {
+        renet.process_packet(&packet);
+    }
+    for packet in renet.get_packets_to_send() {
+        let _ = server.process_packet_from(&packet, 1);
+    }
+    while server.receive_message(1, CHANNEL).is_some() {}
+    client.update();
+}
+
+fn honest() -> Vec<Vec<u8>> {
+    let (frames, _) = game::overhear(|server, step| {
+        let player = game::spawn(server, 1, "ada");
+        step(server);
+        let values = (Coins(1), Guild("owls".to_owned()), Drawing("x".repeat(40_000)));
+        server.world_mut().finish_load(player, true, values);
+        step(server);
+        server.world_mut().entity_mut(player).insert(Coins(5));
+        step(server);
+    });
+    frames
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let ended = |tail: &dyn Fn(&mut App, Entity)| {
+        game::overhear(|server, step| {
+            let player = game::spawn(server, 1, "ada");
+            step(server);
+            let items = [("sword".to_owned(), vec![Some(3), None])].into();
+            let values = (Coins(300), Guild("owls".to_owned()), Inventory(items));
+            server.world_mut().finish_load(player, false, values);
+            step(server);
+            tail(server, player);
+            step(server);
+            server
+                .world_mut()
+                .entity_mut(player)
+                .remove::<Guild>()
+                .insert(Coins(70_000));
+            step(server);
+            server.world_mut().despawn(player);
+            step(server);
+        })
+        .0
+    };
+    let unavailable = || SaveError::Unavailable {
+        message: "down".to_owned(),
+    };
+    let locked = || LoadError::SessionLocked {
+        server: "b".to_owned(),
+    };
+    let histories = [
+        ended(&|_, _| ()),
+        ended(&|server, player| server.world_mut().finish_save(player, Err(unavailable()))),
+        ended(&|server, player| server.world_mut().finish_save(player, Ok(()))),
+        ended(&|server, player| server.world_mut().block_saves(player, Some(unavailable()))),
+        ended(&|server, player| server.world_mut().end_session(player, SessionEnd::LockLost)),
+        ended(&|server, _| server.world_mut().disconnect_client(1, "bye")),
+        ended(&|server, player| {
+            let id = |text: &str| text.parse().expect("an id");
+            let purchase = "pi_1".parse().expect("an id");
+            let decision = PurchaseDecision::Refused {
+                reason: "full".to_owned(),
+            };
+            server
+                .world_mut()
+                .process_purchase(player, purchase, id("coins_100"), decision);
+        }),
+        game::overhear(|server, step| {
+            let player = game::spawn(server, 1, "ada");
+            step(server);
+            server
+                .world_mut()
+                .fail_load(player, locked(), (Coins(1), Drawing("y".repeat(3000))));
+            step(server);
+        })
+        .0,
+    ];
+    let mut seeds = Vec::new();
+    for history in &histories {
+        for kind in [0, 2] {
+            seeds.push(chunks(history.iter().map(|frame| (kind, &frame[..]))));
+        }
+        seeds.push(chunks(
+            history
+                .iter()
+                .flat_map(|frame| [(0, &frame[..]), (1, &frame[..])]),
+        ));
+    }
+    // A message in parts: a whole one, cut in two. (Session, kind, bytes.)
+    if let [_, loading, loaded, ..] = &histories[0][..] {
+        if let &[session, 0, length, ref message @ ..] = &loaded[..] {
+            let (a, b) = message.split_at(usize::from(length / 2));
+            let part = |kind, bytes: &[u8]| [&[session, kind, bytes.len() as u8], bytes].concat();
+            seeds.push(chunks([
+                (0, &loading[..]),
+                (0, &part(1, a)),
+                (0, &part(2, b)),
+                (0, &part(2, b)),
+            ]));
+        }
+    }
+    // The same value twice: in the change of a player who is there, and in a load.
+    if let [_, loading, loaded, ..] = &histories[0][..] {
+        let session = loading[0];
+        let twice = [session, 0, 10, 5, 2, 0, 1, 1, 5, 0, 1, 1, 6];
+        let load = [session, 0, 10, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
+        seeds.push(chunks([(0, &loading[..]), (0, &loaded[..]), (0, &twice[..])]));
+        seeds.push(chunks([(0, &loading[..]), (0, &load[..])]));
+    }
+    seeds
+}
