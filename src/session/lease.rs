@@ -49,10 +49,9 @@ impl LeaseWatch {
     /// The store looked at some moment in between. A beat counts as standing still from the answer that showed it first
     /// to the question that was answered with it again, which is never longer than the truth.
     pub fn read(&mut self, asked: Instant, answered: Instant, leases: &Leases) {
-        if self
-            .last_read
-            .is_some_and(|last| asked.saturating_duration_since(last) > self.longest_gap())
-        {
+        let is_gap = |from: Instant, to: Instant| to.saturating_duration_since(from) > self.longest_gap();
+        // Between two reads, or while this one was under way.
+        if self.last_read.is_some_and(|last| is_gap(last, asked)) || is_gap(asked, answered) {
             self.still.clear();
         }
         self.last_read = Some(answered);
@@ -196,6 +195,16 @@ mod tests {
         observer.reads(3610, 7);
         observer.reads(3620, 7);
         assert!(observer.reads(3630, 7));
+    }
+
+    #[test]
+    fn a_gap_while_a_read_is_under_way_starts_over_as_well() {
+        let mut observer = Observer::new();
+        observer.reads(0, 7);
+        assert!(!observer.reads_slowly(10, 100, 7));
+        assert!(!observer.reads(101, 7), "nobody knows when the store looked");
+        assert!(!observer.reads(115, 7));
+        assert!(observer.reads(130, 7));
     }
 
     #[test]
