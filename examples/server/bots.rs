@@ -1,6 +1,7 @@
 //! Players that the server brings along: real clients, over HTTP and UDP, that know what they left with.
 //!
-//! They share the process with the server, and nothing else.
+//! They share the process with the server, and nothing else. With `--play-at` there is no server: they play on others,
+//! and go to any of these each time that they come back.
 
 use std::{
     fmt, io,
@@ -61,8 +62,8 @@ pub struct Tally {
 /// Where bots go, and what they do there.
 #[derive(Clone)]
 pub struct Destination {
-    /// The server's HTTP address, like `http://127.0.0.1:8080`.
-    pub server: String,
+    /// The HTTP addresses of the servers, like `http://127.0.0.1:8080`.
+    pub servers: Vec<String>,
     /// What their payment provider signs with.
     pub secret: Secret,
     /// What they buy.
@@ -89,9 +90,10 @@ impl Bots {
                 break;
             }
             let (destination, stop) = (destination.clone(), Arc::clone(&bots.stop));
-            let till = Till::open(
-                Provider::new(&destination.server, destination.secret.clone()).map_err(io::Error::other)?,
-            )?;
+            // Callbacks may reach another server than the one that the player is on.
+            let server = &destination.servers[thread % destination.servers.len()];
+            let provider = Provider::new(server, destination.secret.clone()).map_err(io::Error::other)?;
+            let till = Till::open(provider)?;
             let run = move || run(names, &destination, &till, &stop);
             bots.threads.push(
                 thread::Builder::new()
@@ -118,7 +120,11 @@ impl Bots {
 }
 
 fn run(names: Vec<String>, destination: &Destination, till: &Till, stop: &AtomicBool) -> Tally {
-    let login = LoginService::new(&destination.server);
+    let logins: Vec<LoginService> = destination
+        .servers
+        .iter()
+        .map(|server| LoginService::new(server))
+        .collect();
     let make = |name: String| {
         let player = player_named(&name).expect("bots have good names");
         let purse = Purse::new(&name, player, destination.products.clone(), till.clone());
@@ -129,7 +135,7 @@ fn run(names: Vec<String>, destination: &Destination, till: &Till, stop: &Atomic
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         for bot in &mut bots {
-            bot.live(&login);
+            bot.live(&logins);
             if stop.load(Ordering::Relaxed) {
                 break;
             }

@@ -106,6 +106,11 @@ impl Catalogue {
         &self.0
     }
 
+    /// The ids of all products.
+    pub fn products(&self) -> Vec<ProductId> {
+        self.0.iter().map(|entry| entry.id.clone()).collect()
+    }
+
     /// The product with this id.
     pub fn get(&self, id: &str) -> Option<&Entry> {
         self.0.iter().find(|entry| entry.id == *id)

@@ -1,8 +1,11 @@
 //! For crash tests: ends this process at a named step, and breaks the store on purpose.
 //!
 //! `CRASH_AT=commit.done:3` ends the process, as `kill -9` does, when it reaches that step for the third time.
-//! `SABOTAGE=split-trades` or `split-purchases` saves in two transactions what belongs in one: a crash test that finds
-//! nothing wrong with that is no test.
+//! `STEP_LOG=commit` says on stderr each time that it reaches a step that begins with that, so that it can be told where
+//! a process was that was killed from outside.
+//! `SABOTAGE=split-trades` or `split-purchases` saves in two transactions what belongs in one, and `early-answers` says
+//! that it has saved what it is yet to save: a crash test that finds nothing wrong with that is no test. `leaks` loses some
+//! memory, a file handle or a thread with each player who joins, for the soak test.
 
 use std::{
     num::NonZeroU64,
@@ -16,8 +19,16 @@ use std::{
 
 use bevy_player_data::{steps, store::Store};
 
-use self::split_store::{Split, SplitStore};
+use self::{
+    early_store::EarlyStore,
+    leaky_store::LeakyStore,
+    split_store::{Split, SplitStore},
+};
 
+#[path = "../../tests/support/early_store.rs"]
+mod early_store;
+#[path = "../../tests/support/leaky_store.rs"]
+mod leaky_store;
 #[path = "../../tests/support/split_store.rs"]
 mod split_store;
 
@@ -25,6 +36,7 @@ mod split_store;
 const SPLIT: &str = "split.between";
 
 static CRASH: OnceLock<Crash> = OnceLock::new();
+static LOGGED: OnceLock<String> = OnceLock::new();
 
 struct Crash {
     step: String,
@@ -46,14 +58,19 @@ pub fn prepare(store: Arc<dyn Store>) -> Result<Arc<dyn Store>, String> {
             left: AtomicU64::new(n.get()),
         };
         CRASH.get_or_init(|| crash);
-        steps::on_step(reached);
     }
+    if let Ok(logged) = std::env::var("STEP_LOG") {
+        LOGGED.get_or_init(|| logged);
+    }
+    steps::on_step(reached);
     match std::env::var("SABOTAGE").as_deref() {
         Err(_) => Ok(store),
         Ok("split-trades") => Ok(Arc::new(SplitStore::new(store, Split::Trades, between))),
         Ok("split-purchases") => Ok(Arc::new(SplitStore::new(store, Split::Purchases, between))),
+        Ok("early-answers") => Ok(Arc::new(EarlyStore::new(store))),
+        Ok("leaks") => Ok(Arc::new(LeakyStore::new(store))),
         Ok(other) => Err(format!(
-            "`SABOTAGE={other}`: there is only `split-trades` and `split-purchases`"
+            "`SABOTAGE={other}`: there is only `split-trades`, `split-purchases`, `early-answers` and `leaks`"
         )),
     }
 }
@@ -63,6 +80,9 @@ fn between() {
 }
 
 fn reached(step: &str) {
+    if LOGGED.get().is_some_and(|logged| step.starts_with(logged)) {
+        eprintln!("at {step}");
+    }
     let Some(crash) = CRASH.get().filter(|crash| crash.step == step) else {
         return;
     };

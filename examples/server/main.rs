@@ -8,6 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     process::ExitCode,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -69,6 +70,8 @@ fn main() -> ExitCode {
     let options: Options = parse_command_line();
     let ended = if options.audit {
         audit(&options)
+    } else if !options.play_at.is_empty() {
+        visit(&options)
     } else {
         serve(&options)
     };
@@ -117,6 +120,33 @@ fn audit(options: &Options) -> Result<AppExit, StartError> {
     })
 }
 
+/// Lets bots play elsewhere until their time is up, or for good.
+fn visit(options: &Options) -> Result<AppExit, StartError> {
+    let catalogue = Catalogue::load(options.products.as_deref())?;
+    let given = Secret::given(options.webhook_secret.as_deref()).map_err(StartError::Secret)?;
+    let secret = given.ok_or_else(|| {
+        StartError::Secret(
+            "the bots don't know what callbacks about purchases are signed with: set `WEBHOOK_SECRET` to what the \
+             servers have"
+                .to_owned(),
+        )
+    })?;
+    let destination = Destination {
+        servers: options.play_at.clone(),
+        secret,
+        products: catalogue.products(),
+    };
+    let mut bots = Bots::start(options.bots(), &destination).map_err(StartError::Thread)?;
+    thread::sleep(options.run_for.unwrap_or(Duration::MAX));
+    let tally = bots.stop();
+    say(tally);
+    Ok(if tally.mismatches == 0 {
+        AppExit::Success
+    } else {
+        AppExit::error()
+    })
+}
+
 fn serve(options: &Options) -> Result<AppExit, StartError> {
     let catalogue = Catalogue::load(options.products.as_deref())?;
     let given = Secret::given(options.webhook_secret.as_deref()).map_err(StartError::Secret)?;
@@ -143,9 +173,9 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
     tell_the_start(options, game_address, http_address, &catalogue, new.as_deref());
 
     let destination = Destination {
-        server: format!("http://{http_address}"),
+        servers: vec![format!("http://{http_address}")],
         secret,
-        products: catalogue.entries().iter().map(|entry| entry.id.clone()).collect(),
+        products: catalogue.products(),
     };
     app.insert_resource(Bots::start(options.bots(), &destination).map_err(StartError::Thread)?)
         .insert_resource(Books {
@@ -165,7 +195,11 @@ fn app(options: &Options, store: Arc<dyn Store>, catalogue: &Catalogue) -> App {
         log(),
         RenetServerPlugin,
         NetcodeServerPlugin,
-        PlayerDataPlugin::server(store).with_name(&options.name),
+        PlayerDataPlugin::server(store).with_settings(ServerSettings {
+            name: options.name.clone(),
+            autosave: Some(options.autosave),
+            ..default()
+        }),
         shared_data,
     ))
     .add_plugins((

@@ -33,9 +33,16 @@ pub struct Options {
     /// The server's name: unique among the servers that share the file, and the same after a restart.
     #[arg(long, default_value = "arena-1", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
+    /// How many seconds pass between two saves of a player who changes all the time.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub autosave: Duration,
     /// How many players the server brings along, which check their data [default: 8 without any option, else 0].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(..=1000))]
     bots: Option<u16>,
+    /// Start no server: send the bots to the servers with these HTTP addresses, of which each chooses one anew whenever it
+    /// comes back. The servers have to share their file, and their secret with the bots.
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "bots")]
+    pub play_at: Vec<String>,
     /// Stop after so many seconds; otherwise the server runs until Ctrl-C or SIGTERM.
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub run_for: Option<Duration>,

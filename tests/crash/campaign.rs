@@ -13,6 +13,7 @@ use super::{
     process::{PATIENCE, database, example, receipts, run},
     provider::Provider,
     victim::{Doom, Victim},
+    witness::{Promises, Witness},
 };
 
 /// How many servers, each with a file of its own, are killed side by side.
@@ -21,6 +22,8 @@ const LANES: u32 = 4;
 const LIFE: Duration = Duration::from_secs(6);
 /// The pause between two callbacks.
 const BREATH: Duration = Duration::from_millis(20);
+/// The name of the place where those die that are killed wherever they are.
+const RANDOM: &str = "random";
 /// How often a step is reached before the end, at most.
 const MOST_TIMES: u32 = 30;
 
@@ -51,6 +54,11 @@ pub struct Report {
     /// All purchases that the file says were granted, those of the bots included.
     pub all_granted: u64,
     pub audits: u32,
+    /// How many of the servers that died at no step died while SQLite was at a `COMMIT`.
+    pub random_in_mid_commit: u32,
+    /// How often the file was looked through by SQLite itself.
+    pub checks: u32,
+    pub promises: Promises,
     pub findings: Vec<Found>,
     pub took: Duration,
 }
@@ -104,12 +112,15 @@ impl Campaign {
 
     fn run_lane(&self, lane: u32, kills: u32) -> Report {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        let mut random = fastrand::Rng::with_seed(u64::from(lane));
-        let mut provider = Provider::new(lane, u64::from(lane));
+        let seed = seed().wrapping_mul(1000) + u64::from(lane);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut provider = Provider::new(lane, seed);
+        let mut witness = Witness::new(format!("witness-{lane}"));
         let mut report = Report::default();
         for n in 0..kills {
             // Every third dies at a random time, the others at each step in turn.
-            let step = (n % 3 != 2 || self.sabotage.is_some()).then(|| {
+            let at_a_step = !self.steps.is_empty() && (n % 3 != 2 || self.sabotage.is_some());
+            let step = at_a_step.then(|| {
                 let turn = (n - n / 3) as usize * LANES as usize + lane as usize;
                 let times = if random.bool() {
                     random.u32(1..=3)
@@ -122,18 +133,34 @@ impl Campaign {
                 step,
                 sabotage: self.sabotage,
             };
-            let died_at = kill_one(folder.path(), &doom, &mut provider, &mut random);
-            *report.kills.entry(died_at).or_default() += 1;
-            report.audit(folder.path());
+            let death = kill_one(folder.path(), &doom, &mut provider, &mut witness, &mut random);
+            report.random_in_mid_commit += u32::from(death.step == RANDOM && death.in_mid_commit);
+            *report.kills.entry(death.step).or_default() += 1;
+            report.look(folder.path(), &provider, &mut witness);
+            report.promises = witness.promises;
             if self.stops_when_found && !report.findings.is_empty() {
                 return report;
             }
         }
         if self.sabotage.is_none() {
-            settle(folder.path(), &mut provider, &mut report);
+            settle(
+                folder.path(),
+                &mut provider,
+                &mut witness,
+                &mut random,
+                &mut report,
+            );
+            report.look(folder.path(), &provider, &mut witness);
         }
+        report.promises = witness.promises;
         report
     }
+}
+
+/// What the plan of the kills follows from. Where exactly a server is by then is the operating system's own chance.
+fn seed() -> u64 {
+    let given = std::env::var("CRASH_SEED").ok();
+    given.and_then(|seed| seed.parse().ok()).unwrap_or_default()
 }
 
 /// A server that was built without the feature would live on at every step, and prove nothing.
@@ -151,8 +178,21 @@ fn assert_it_can_crash() {
     );
 }
 
-/// Lets one server live until it dies; says where it did.
-fn kill_one(folder: &Path, doom: &Doom<'_>, provider: &mut Provider, random: &mut fastrand::Rng) -> String {
+/// How a server died.
+struct Death {
+    step: String,
+    /// Whether it had begun a `COMMIT` and not ended it.
+    in_mid_commit: bool,
+}
+
+/// Lets one server live until it dies.
+fn kill_one(
+    folder: &Path,
+    doom: &Doom<'_>,
+    provider: &mut Provider,
+    witness: &mut Witness,
+    random: &mut fastrand::Rng,
+) -> Death {
     let life = match doom.step {
         Some(_) => LIFE,
         None => Duration::from_millis(random.u64(300..2500)),
@@ -162,17 +202,29 @@ fn kill_one(folder: &Path, doom: &Doom<'_>, provider: &mut Provider, random: &mu
         let began = Instant::now();
         while began.elapsed() < life && !victim.is_dead() {
             provider.call(&url);
+            witness.live(&url, provider, random);
             thread::sleep(BREATH);
         }
     }
     let log = victim.kill();
+    witness.mourn();
     assert!(!log.contains("panicked"), "a server panicked:\n{log}");
     let died_at = log.lines().find_map(|line| line.strip_prefix("crashing at "));
-    died_at.unwrap_or("random").to_owned()
+    let last = log.lines().rev().find_map(|line| line.strip_prefix("at commit."));
+    Death {
+        step: died_at.unwrap_or(RANDOM).to_owned(),
+        in_mid_commit: last == Some("before"),
+    }
 }
 
 /// Lets the last server live until everything that was paid for is settled, and looks whether it is all there.
-fn settle(folder: &Path, provider: &mut Provider, report: &mut Report) {
+fn settle(
+    folder: &Path,
+    provider: &mut Provider,
+    witness: &mut Witness,
+    random: &mut fastrand::Rng,
+    report: &mut Report,
+) {
     let doom = Doom {
         step: None,
         sabotage: None,
@@ -180,7 +232,10 @@ fn settle(folder: &Path, provider: &mut Provider, report: &mut Report) {
     let mut victim = Victim::start(folder, &doom);
     let url = victim.url().expect("nobody kills it");
     let began = Instant::now();
+    witness.buy_no_more();
     loop {
+        // What it has paid for is granted while it is there.
+        witness.live(&url, provider, random);
         let all_is_said = provider.catch_up(&url);
         let stored = receipts(folder);
         let is_open = |purchase: &str| {
@@ -197,17 +252,11 @@ fn settle(folder: &Path, provider: &mut Provider, report: &mut Report) {
             report.findings.push("some receipts are never settled".to_owned());
             break;
         }
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(BREATH);
     }
     let log = victim.stop();
+    witness.mourn();
     assert!(!log.contains("panicked"), "the last server panicked:\n{log}");
-    report.audit(folder);
-    let intact: String = database(folder)
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .expect("it can be checked");
-    if intact != "ok" {
-        report.findings.push(format!("the file is damaged: {intact}"));
-    }
 
     let stored: BTreeMap<String, String> = receipts(folder)
         .into_iter()
@@ -237,12 +286,26 @@ fn settle(folder: &Path, provider: &mut Provider, report: &mut Report) {
 }
 
 impl Report {
-    /// Has the books checked by the example's own auditor.
-    fn audit(&mut self, folder: &Path) {
-        // A server that died in its first moments has left nothing to look at.
+    /// Looks whether the file is sound, has everything that anybody was promised, and balances.
+    fn look(&mut self, folder: &Path, provider: &Provider, witness: &mut Witness) {
+        // A server that died in its first moments has left nothing to look at, or not all of its tables.
         if !folder.join("players.db").exists() {
             return;
         }
+        let intact: String = database(folder)
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .expect("it can be checked");
+        self.checks += 1;
+        if intact != "ok" {
+            self.findings.push(format!("the file is damaged: {intact}"));
+        }
+        self.audit(folder);
+        self.findings.extend(witness.missing(folder));
+        self.findings.extend(provider.missing(&receipts(folder)));
+    }
+
+    /// Has the books checked by the example's own auditor.
+    fn audit(&mut self, folder: &Path) {
         let audit = run(&example("server"), &["--db", "players.db", "--audit"], folder);
         let said = String::from_utf8_lossy(&audit.stdout).into_owned();
         if !audit.status.success() {
@@ -273,13 +336,33 @@ impl Report {
         self.relics += lane.relics;
         self.all_granted += lane.all_granted;
         self.audits += lane.audits;
+        self.random_in_mid_commit += lane.random_in_mid_commit;
+        self.checks += lane.checks;
+        self.promises += lane.promises;
         self.findings.extend(lane.findings);
+    }
+
+    /// A run in which nobody was promised anything has proved nothing about promises.
+    #[track_caller]
+    pub fn assert_promises_were_made(&self) {
+        let Promises {
+            visits,
+            grants,
+            saves,
+            progress,
+        } = self.promises;
+        for promises in [visits, grants, saves, progress] {
+            assert!(
+                promises > 0,
+                "there is a kind of promise that was never made: {self}"
+            );
+        }
     }
 
     /// A run in which no server died at some step has proved nothing about it.
     #[track_caller]
     pub fn assert_every_step_was_met(&self) {
-        for step in self.steps.iter().copied().chain(["random"]) {
+        for step in self.steps.iter().copied().chain([RANDOM]) {
             assert!(self.kills.contains_key(step), "nobody died at `{step}`: {self}");
         }
     }
@@ -299,6 +382,25 @@ impl fmt::Display for Report {
             "{} clean audits; in the end {} relics, each once, and {} purchases granted, each once (bots' included)",
             self.audits, self.relics, self.all_granted
         )?;
+        let Promises {
+            visits,
+            grants,
+            saves,
+            progress,
+        } = self.promises;
+        writeln!(
+            f,
+            "a player outside came {visits} times over UDP and was told of {grants} grants and {saves} saves, {progress} times of \
+             something new; all of it was looked for after each kill, in a file that SQLite found sound {} times",
+            self.checks
+        )?;
+        writeln!(
+            f,
+            "of the random kills, {} landed between the beginning and the end of a COMMIT",
+            self.random_in_mid_commit
+        )?;
+        let again = "cargo test --features step-points --test crash -- --nocapture --test-threads 1";
+        writeln!(f, "again: CRASH_SEED={} CRASH_KILLS={kills} {again}", seed())?;
         write!(f, "doubled, lost or torn: {}", self.findings.len())?;
         self.findings
             .iter()

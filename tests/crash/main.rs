@@ -1,8 +1,10 @@
 //! `kill -9` of real server processes while their players buy and trade, at every step of the way and at random.
 //!
 //! A server is started, killed, looked at and started again, hundreds of times on the same file; all the while a payment
-//! provider repeats its callbacks. After each kill the books have to balance, and in the end everything that was paid for
-//! has to be there, once. The same runs on a store that does in two transactions what belongs in one have to find that out.
+//! provider repeats its callbacks, and a player plays from outside, over HTTP and UDP. After each kill SQLite has to find
+//! the file sound, the books have to balance, and what the provider or the player was told is there has to be there. In
+//! the end everything that was paid for has to be there, once. The same runs on a store that does in two transactions what
+//! belongs in one, or that answers before it has saved, have to find that out.
 //!
 //! It needs the example server with the feature `step-points`, which Cargo does not build for a single test:
 //!
@@ -11,7 +13,7 @@
 //! $ cargo test --features step-points --test crash
 //! ```
 //!
-//! `CRASH_KILLS` sets the number of kills of each test.
+//! `CRASH_KILLS` sets the number of kills of each test, and `CRASH_SEED` the plan.
 
 #![cfg(all(unix, feature = "sqlite", feature = "client", feature = "step-points"))]
 
@@ -19,9 +21,14 @@
 #[allow(unused_imports, reason = "shared with other tests")]
 mod process;
 
+#[path = "../../examples/game/game.rs"]
+#[allow(dead_code, reason = "shared with the examples")]
+mod game;
+
 mod campaign;
 mod provider;
 mod victim;
+mod witness;
 
 use campaign::{Campaign, Found};
 
@@ -63,6 +70,7 @@ fn what_was_paid_for_is_granted_exactly_once_however_often_the_server_is_killed(
         "{report}"
     );
     report.assert_every_step_was_met();
+    report.assert_promises_were_made();
 }
 
 #[test]
@@ -72,6 +80,7 @@ fn a_relic_that_is_traded_is_there_exactly_once_however_often_the_server_is_kill
     assert_eq!(report.findings, Vec::<Found>::new(), "{report}");
     assert!(report.relics > 0, "{report}");
     report.assert_every_step_was_met();
+    report.assert_promises_were_made();
 }
 
 /// The control: an award and its settlement in two transactions.
@@ -92,4 +101,14 @@ fn a_store_that_saves_each_side_of_a_trade_alone_is_found_out() {
         .run_until_found(40);
     println!("{report}");
     assert!(!report.findings.is_empty(), "{report}");
+}
+
+/// The control: saves that are acknowledged, and then made.
+#[test]
+fn a_store_that_answers_before_it_has_saved_is_found_out() {
+    let report = Campaign::new(&[]).sabotaged("early-answers").run_until_found(40);
+    println!("{report}");
+    let is_missing =
+        |found: &Found| found.contains("was told that") && found.contains("is saved, and the file has");
+    assert!(report.findings.iter().any(is_missing), "{report}");
 }

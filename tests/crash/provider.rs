@@ -1,10 +1,15 @@
 //! A payment provider, which calls back until it is heard, and sometimes once more.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bevy_player_data::PlayerId;
 use serde_json::json;
 use standardwebhooks::Webhook;
+
+use super::process::ReceiptRow;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr";
 
@@ -20,6 +25,8 @@ pub struct Purchase {
     pub wants_refund: bool,
     /// Whether the server has said that it knows of that.
     pub is_refunded: bool,
+    /// Whether the money never goes back.
+    is_final: bool,
 }
 
 pub struct Provider {
@@ -61,17 +68,58 @@ impl Provider {
                 is_paid: false,
                 wants_refund: false,
                 is_refunded: false,
+                is_final: false,
             });
             self.pay(url, self.purchases.len() - 1);
             return;
         }
         let n = self.random.usize(0..self.purchases.len());
-        if choice == 9 {
+        if choice == 9 && !self.purchases[n].is_final {
             self.purchases[n].wants_refund = true;
             self.refund(url, n);
         } else {
             self.pay(url, n);
         }
+    }
+
+    /// Somebody buys something, for good. Returns the purchase's id; whether the server has heard of it, or ever will, is
+    /// another matter.
+    pub fn sell(&mut self, url: &str, player: PlayerId) -> String {
+        let id = format!("{}-{}", self.run, self.purchases.len());
+        self.purchases.push(Purchase {
+            id: id.clone(),
+            player,
+            product: "coins_100",
+            is_paid: false,
+            wants_refund: false,
+            is_refunded: false,
+            is_final: true,
+        });
+        self.pay(url, self.purchases.len() - 1);
+        id
+    }
+
+    /// Says once more that this was paid.
+    pub fn repeat(&mut self, url: &str, id: &str) {
+        if let Some(n) = self.purchases.iter().position(|purchase| purchase.id == id) {
+            self.pay(url, n);
+        }
+    }
+
+    /// What the server has acknowledged and the file doesn't have.
+    pub fn missing(&self, stored: &[ReceiptRow]) -> Vec<String> {
+        let rows: BTreeMap<&str, &ReceiptRow> =
+            stored.iter().map(|row| (row.purchase.as_str(), row)).collect();
+        let acknowledged = self
+            .purchases
+            .iter()
+            .filter(|purchase| purchase.is_paid || purchase.is_refunded);
+        let lost = acknowledged.filter(|purchase| match rows.get(purchase.id.as_str()) {
+            None => true,
+            Some(row) => purchase.is_refunded && !row.refund_requested && row.state != "refunded",
+        });
+        lost.map(|purchase| format!("the webhook has acknowledged {purchase:?}, and it is not in the file"))
+            .collect()
     }
 
     /// Says everything that was not heard yet. `true` once there is nothing left.

@@ -14,6 +14,9 @@ use super::{
     provider::SECRET,
 };
 
+/// Often, so that players hear of many saves before the end; in seconds.
+const AUTOSAVE: &str = "0.1";
+
 /// A running server with some bots.
 pub struct Victim {
     child: Child,
@@ -41,7 +44,8 @@ impl Victim {
                 "--http",
                 "127.0.0.1:0",
             ])
-            .args(["--bots", "6", "--webhook-secret", SECRET])
+            .args(["--bots", "6", "--webhook-secret", SECRET, "--autosave", AUTOSAVE])
+            .env("STEP_LOG", "commit.")
             .env_remove("CRASH_AT")
             .env_remove("SABOTAGE")
             .current_dir(folder)

@@ -122,6 +122,11 @@ impl Server {
         secret.expect("a secret").trim_end_matches(',').to_owned()
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill")

@@ -91,7 +91,7 @@ impl Bot {
     }
 
     /// Does what there is to do now.
-    pub fn live(&mut self, login: &LoginService) {
+    pub fn live(&mut self, logins: &[LoginService]) {
         self.app.update();
         let now = Instant::now();
         if self.is_cut_off() {
@@ -99,7 +99,7 @@ impl Bot {
             self.go_away(now);
         }
         match self.stage {
-            Stage::Away { until } if now >= until => self.join(login, now),
+            Stage::Away { until } if now >= until => self.join(logins, now),
             Stage::Away { .. } => {}
             Stage::Joining { since } => self.arrive(now, since),
             Stage::Playing { until } if now >= until => self.stage = Stage::Settling { since: now },
@@ -109,7 +109,8 @@ impl Bot {
         }
     }
 
-    fn join(&mut self, login: &LoginService, now: Instant) {
+    fn join(&mut self, logins: &[LoginService], now: Instant) {
+        let login = fastrand::choice(logins).expect("bots have somewhere to go");
         let token = login.log_in(&self.name).map_err(|error| error.to_string());
         match token.and_then(|token| net::connect(token).map_err(|error| error.to_string())) {
             Ok((client, transport)) => {
