@@ -55,7 +55,7 @@ fn nothing_is_lost_and_nothing_stays_behind() {
 /// The control: something stays behind with each player who joins.
 #[test]
 fn what_stays_behind_is_found_out() {
-    let report = soak(10, 8, Some("leaks"));
+    let report = soak(20, 10, Some("leaks"));
     println!("{report}");
     for what in ["threads", "open files"] {
         let is_found = report.findings.iter().any(|finding| finding.contains(what));
@@ -77,7 +77,7 @@ fn soak(bots: u64, seconds: u64, sabotage: Option<&str>) -> Report {
         Server::start_in(folder.path(), &arguments, &variables)
     };
     let servers = [start("arena-1"), start("arena-2")];
-    let before = servers.each_ref().map(|server| Usage::of(server.id()));
+    let before = servers.each_ref().map(|server| Usage::once_started(server.id()));
     let meters = servers.each_ref().map(|server| Meter::start(server.id()));
     let mut report = Report {
         findings: Vec::new(),
@@ -85,11 +85,11 @@ fn soak(bots: u64, seconds: u64, sabotage: Option<&str>) -> Report {
         usage: Vec::new(),
     };
     report.send_bots(folder.path(), &servers, bots, seconds);
+    let meters = meters.map(Meter::stop);
 
     // The bots have gone without a word, so their connections time out first.
     let all_are_gone = || rows(folder.path()).iter().all(|row| !row.is_locked).then_some(());
     wait_for("everybody's lock is given back", all_are_gone);
-    let meters = meters.map(Meter::stop);
     let after = servers.each_ref().map(|server| Usage::at_rest(server.id()));
     for ((meter, before), after) in meters.into_iter().zip(before).zip(after) {
         report.compare(&meter, &before, &after, seconds);

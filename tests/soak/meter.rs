@@ -40,6 +40,21 @@ impl Usage {
         }
     }
 
+    /// What it uses once it has opened what it needs.
+    pub fn once_started(process: u32) -> Self {
+        let began = Instant::now();
+        let mut last = Self::of(process);
+        let mut same = 0;
+        while same < 3 && began.elapsed() < PATIENCE {
+            rest();
+            let now = Self::of(process);
+            let is_same = (now.threads, now.files) == (last.threads, last.files);
+            same = if is_same { same + 1 } else { 0 };
+            last = now;
+        }
+        last
+    }
+
     /// What is left of what it uses, once that gets no less: connections and idle threads end after a while.
     pub fn at_rest(process: u32) -> Self {
         let began = Instant::now();

@@ -21,7 +21,7 @@ use bevy_player_data::{
 use super::split_store::forward::forward;
 
 /// How much memory is lost with each lock, in bytes.
-const LOST: usize = 64 * 1024;
+const LOST: usize = 1024 * 1024;
 
 /// Everything but [`acquire`](Store::acquire) is the other store's.
 pub struct LeakyStore {
