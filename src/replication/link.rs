@@ -10,7 +10,10 @@ use super::{
     protocol::{self, FromClient, PurchaseNews, ToClient},
     public_types::PublicTypes,
 };
-use crate::player::{LoadError, SaveError, SessionEnd};
+use crate::{
+    id::PlayerId,
+    player::{LoadError, SaveError, SessionEnd},
+};
 
 /// One connection.
 pub(super) struct Link {
@@ -61,6 +64,8 @@ pub(super) struct Farewell {
 /// A player as its client was told about it.
 pub(super) struct Watched {
     pub(super) entity: Entity,
+    /// Who the client was told it is.
+    pub(super) player: Option<PlayerId>,
     /// Where the client thinks the player is; `None` before the first word about it.
     pub(super) told: Option<Stage>,
     /// Public types to look at again.
@@ -105,12 +110,18 @@ impl Watched {
     pub(super) fn new(entity: Entity, types: &PublicTypes) -> Self {
         Self {
             entity,
+            player: None,
             told: None,
             dirty: BTreeSet::new(),
             sent: vec![None; types.len()],
             blocked: None,
             news: News::default(),
         }
+    }
+
+    /// Whether it is this player, as far as the client was told.
+    pub(super) fn is_about(&self, player: PlayerId) -> bool {
+        self.player.is_none_or(|told| told == player)
     }
 
     pub(super) fn has_values(&self) -> bool {

@@ -161,7 +161,7 @@ struct Teller<'a> {
     ended: Option<Entity>,
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
     fn tell(&mut self) -> bool {
         if self
             .link
@@ -221,7 +221,7 @@ impl Teller<'_> {
                 continue;
             };
             let entity = watched.entity;
-            let player = self.players.get(entity).ok().filter(|_| current == Some(entity));
+            let player = self.player_on_show();
             let stage = player.and_then(stage_of);
             let is_done = match (&watched.told, player, stage) {
                 (told, _, stage) if *told == stage && current == Some(entity) => return true,
@@ -240,6 +240,16 @@ impl Teller<'_> {
         }
     }
 
+    /// The player that the client was told about, if that is still so: not on another client, and not another player.
+    fn player_on_show(&self) -> Option<EntityRef<'a>> {
+        let players = self.players;
+        let watched = self.link.watched.as_ref()?;
+        let entity = players.get(watched.entity).ok()?;
+        let is_shown = self.entities.get(&self.client) == Some(&watched.entity);
+        let is_same = player_of(entity).is_none_or(|player| watched.is_about(player));
+        (is_shown && is_same).then_some(entity)
+    }
+
     fn tell_loading(&mut self, entity: EntityRef<'_>) -> bool {
         let Some(player) = player_of(entity) else {
             return true;
@@ -253,6 +263,7 @@ impl Teller<'_> {
         let is_said = self.say(&ToClient::Loading { player });
         if is_said && let Some(watched) = &mut self.link.watched {
             watched.told = Some(Stage::Loading);
+            watched.player = Some(player);
         }
         is_said
     }

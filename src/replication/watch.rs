@@ -33,6 +33,7 @@ use super::{
     receive, send,
 };
 use crate::{
+    id::PlayerId,
     player::{
         PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession,
         PlayerSessionEnded, PurchaseProcessed, SaveBlocked,
@@ -155,12 +156,21 @@ impl ReplicationServer {
     }
 
     /// Notes news about a player that its client knows of.
-    fn note(&mut self, entity: Entity, note: impl FnOnce(&mut News)) {
+    fn note(&mut self, entity: Entity, player: PlayerId, owners: &Owners, note: impl FnOnce(&mut News)) {
         let Some(&client) = self.clients.get(&entity) else {
             return;
         };
+        // The last news of an entity that is gone are for whoever had it. One that was only taken away goes on, and what
+        // happens to it then is nobody's business any more.
+        if owners
+            .get(entity)
+            .is_ok_and(|owner| owner != Some(&PlayerClient(client)))
+        {
+            return;
+        }
         let watched = self.links.get_mut(&client).and_then(|link| link.watched.as_mut());
-        if let Some(watched) = watched.filter(|watched| watched.entity == entity) {
+        if let Some(watched) = watched.filter(|watched| watched.entity == entity && watched.is_about(player))
+        {
             note(&mut watched.news);
             self.mark(client);
         }
@@ -219,7 +229,8 @@ impl ReplicationServer {
 
     /// Forgets an entity that no client knows of any more, unless it has become a player again.
     pub(super) fn forget_entity(&mut self, client: ClientId, entity: Entity) {
-        if self.players.get(&client) != Some(&entity) {
+        // Another client may have it by now.
+        if self.clients.get(&entity) == Some(&client) && self.players.get(&client) != Some(&entity) {
             self.clients.remove(&entity);
         }
     }
@@ -359,19 +370,32 @@ fn note_lost_state(remove: On<Remove, States>, mut replication: ResMut<Replicati
     replication.mark_player(remove.entity);
 }
 
-fn note_load_failure(failed: On<PlayerLoadFailed>, mut replication: ResMut<ReplicationServer>) {
-    replication.note(failed.entity, |news| {
+/// Whose each entity is.
+type Owners<'w, 's> = Query<'w, 's, Option<&'static PlayerClient>>;
+
+fn note_load_failure(
+    failed: On<PlayerLoadFailed>,
+    owners: Owners,
+    mut replication: ResMut<ReplicationServer>,
+) {
+    replication.note(failed.entity, failed.player, &owners, |news| {
         news.load_failed = Some(failed.error.for_player());
     });
 }
 
-fn note_save(saved: On<PlayerSaved>, mut replication: ResMut<ReplicationServer>) {
+fn note_save(saved: On<PlayerSaved>, owners: Owners, mut replication: ResMut<ReplicationServer>) {
     let result = saved.result.clone().map_err(|error| error.for_player());
-    replication.note(saved.entity, |news| news.saved = Some((saved.is_final, result)));
+    replication.note(saved.entity, saved.player, &owners, |news| {
+        news.saved = Some((saved.is_final, result));
+    });
 }
 
-fn note_purchase(processed: On<PurchaseProcessed>, mut replication: ResMut<ReplicationServer>) {
-    replication.note(processed.entity, |news| {
+fn note_purchase(
+    processed: On<PurchaseProcessed>,
+    owners: Owners,
+    mut replication: ResMut<ReplicationServer>,
+) {
+    replication.note(processed.entity, processed.player, &owners, |news| {
         news.add_purchase(PurchaseNews {
             purchase: processed.purchase.clone(),
             product: processed.product.clone(),
@@ -380,6 +404,8 @@ fn note_purchase(processed: On<PurchaseProcessed>, mut replication: ResMut<Repli
     });
 }
 
-fn note_end(ended: On<PlayerSessionEnded>, mut replication: ResMut<ReplicationServer>) {
-    replication.note(ended.entity, |news| news.ended = Some(ended.reason));
+fn note_end(ended: On<PlayerSessionEnded>, owners: Owners, mut replication: ResMut<ReplicationServer>) {
+    replication.note(ended.entity, ended.player, &owners, |news| {
+        news.ended = Some(ended.reason);
+    });
 }

@@ -9,10 +9,7 @@ impl Teller<'_> {
     }
 
     fn tell_blocked(&mut self) -> bool {
-        let Some(watched) = &self.link.watched else {
-            return true;
-        };
-        let Ok(entity) = self.players.get(watched.entity) else {
+        let (Some(watched), Some(entity)) = (&self.link.watched, self.player_on_show()) else {
             return true;
         };
         let blocked = entity
