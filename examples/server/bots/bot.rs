@@ -172,7 +172,7 @@ impl Bot {
             };
             self.ask_for(wish);
             if fastrand::u8(0..15) == 0 {
-                self.purse.shop();
+                self.purse.shop(&seen.bought);
             }
         }
     }

@@ -33,6 +33,8 @@ pub struct Purse {
     kept: Vec<Callback>,
     /// What the server has taken lately.
     said: VecDeque<Callback>,
+    /// Whether something is being given back.
+    is_refunding: bool,
     /// How many purchases were made.
     pub purchases: u64,
     /// How many of them were refunded.
@@ -65,6 +67,7 @@ impl Purse {
             said: VecDeque::new(),
             purchases: 0,
             refunds: 0,
+            is_refunding: false,
         }
     }
 
@@ -83,13 +86,19 @@ impl Purse {
     }
 
     /// Buys something, or has something refunded, or has the provider repeat itself.
-    pub fn shop(&mut self) {
+    ///
+    /// What is bought while something else of the same kind is given back would look as if neither had happened. So there is
+    /// a refund only when nothing is on its way, and nothing else before it is through.
+    pub fn shop(&mut self, seen: &Bought) {
         if self.owed.is_none() {
             return;
         }
+        let is_settled = self.agrees_with(seen);
+        self.is_refunding &= !is_settled;
         match fastrand::u8(0..10) {
-            0..6 => drop(self.buy(Effect::Purchase)),
-            6..8 => self.refund(),
+            0..6 if !self.is_refunding => drop(self.buy(Effect::Purchase)),
+            6..8 if is_settled => self.refund(),
+            0..8 => {}
             _ => {
                 if let Some(callback) = fastrand::choice(&self.said).cloned() {
                     self.deliver(callback, Effect::Nothing);
@@ -118,6 +127,7 @@ impl Purse {
         }
         let paid = self.kept.swap_remove(fastrand::usize(..self.kept.len()));
         self.refunds += 1;
+        self.is_refunding = true;
         let callback = Callback {
             event: PaymentEvent::Refunded,
             ..paid
