@@ -555,6 +555,15 @@ async fn an_acquire_that_takes_effect_long_after_the_player_left_leaves_no_lock(
 }
 
 #[tokio::test(start_paused = true)]
+async fn players_are_loaded_while_the_answers_to_beats_get_lost() {
+    let arena = Server::start("arena").await;
+    arena.wire.script(Op::Lease, [Fault::LoseReply; 6]);
+    sleep(55 * SECOND).await;
+    let ada = arena.join("ada").await;
+    close(ada, 1).answer().await.expect("closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acquire_that_reaches_the_store_hours_later_locks_nobody() {
     let arena = Server::start("arena").await;
     arena.wire.script(Op::Acquire, [Fault::Late(7200 * SECOND)]);

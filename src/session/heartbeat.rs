@@ -64,6 +64,8 @@ struct State {
     refreshed: Option<Instant>,
     /// What our beat was by then.
     own_beat: u64,
+    /// How many beats were asked for since then and not answered well. Each may have raised ours by one.
+    unanswered: u64,
     /// Since when the lease could have been refreshed: the first tick.
     started: Option<Instant>,
     name_taken_since: Option<Instant>,
@@ -95,6 +97,7 @@ impl Heartbeat {
                 in_flight: false,
                 refreshed: None,
                 own_beat: 0,
+                unanswered: 0,
                 started: None,
                 name_taken_since: None,
                 namesake: None,
@@ -142,7 +145,8 @@ impl Heartbeat {
     /// Until which beat of ours an attempt that is sent now may lock a player: two beats are time enough for a slow store,
     /// and then nothing can come of it any more.
     pub(super) fn until_beat(&self) -> u64 {
-        self.own_beat().saturating_add(2)
+        let state = self.lock();
+        state.own_beat.saturating_add(state.unanswered).saturating_add(2)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -196,6 +200,7 @@ impl Heartbeat {
                     .iter()
                     .find(|lease| lease.server == self.lease.server);
                 state.own_beat = own.map_or(state.own_beat, |own| own.beat);
+                state.unanswered = 0;
                 self.enter(LeaseState::Held);
             }
             Err(error) => {
@@ -204,6 +209,7 @@ impl Heartbeat {
                     self.lease.name
                 );
                 state.trouble = error.to_string();
+                state.unanswered += 1;
                 state.watch.failed();
                 if matches!(error, StoreError::NameTaken { .. }) {
                     self.name_taken(&mut state, asked);

@@ -2,8 +2,8 @@
 //!
 //! An attempt that was not answered may have been granted, or may yet be. The module settles both: at once, inside
 //! the slot of the load, by asking for the very same lock again ([`release_if_granted`]); and later, on stores that answer
-//! over a network, by looking again at each beat for at least one TTL ([`look_for_late_locks`]). It releases only
-//! locks that nobody in this process answers for.
+//! over a network, by looking again at each beat until none of them may be granted any more
+//! ([`look_for_late_locks`]). It releases only locks that nobody in this process answers for.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +56,9 @@ pub(super) async fn attempt(sessions: &Sessions, acquire: Acquire) -> Result<Acq
     let call = inner.store.acquire(acquire);
     let answer = inner.settings.retry.careful_attempt(call).await;
     if answer.as_ref().is_err_and(StoreError::is_worth_a_retry) {
-        inner.suspects.lock().insert(lock, Suspect { player, until_beat });
+        let mut suspects = inner.suspects.lock();
+        let suspect = suspects.entry(lock).or_insert(Suspect { player, until_beat });
+        suspect.until_beat = suspect.until_beat.max(until_beat);
     }
     answer
 }

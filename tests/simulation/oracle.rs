@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    game::{Bought, Journal, Level, NEW_LEVELS, NewLevel, ON_FALLBACK, PLAYED, Pet, Relics},
+    game::{Badge, Bought, Diary, Journal, Level, NEW_LEVELS, NewLevel, ON_FALLBACK, PLAYED, Pet, Relics},
     look,
     tally::Tally,
 };
@@ -44,6 +44,8 @@ struct Data {
     bought: BTreeMap<String, i64>,
     level: u64,
     pet: Option<Entry>,
+    /// The badge and the diary, which nobody ever changes.
+    words: String,
 }
 
 impl Oracle {
@@ -139,6 +141,8 @@ impl Oracle {
                 self.tally.count("effects", "commit accepted");
                 changed.push(write.player);
             } else {
+                let check = has_landed(write, after.as_ref());
+                self.judge(check);
                 self.tally.count("effects", "commit landed before");
             }
             self.page(write.player).record = after;
@@ -204,6 +208,12 @@ impl Oracle {
                 old.pet, new.pet
             ));
         }
+        if !old.words.is_empty() && old.words != new.words {
+            return Err(format!(
+                "I6: {player} had {:?}, and has {:?}",
+                old.words, new.words
+            ));
+        }
         Ok(())
     }
 
@@ -258,6 +268,23 @@ fn unchanged(player: PlayerId, before: Option<&Record>, after: Option<&Record>) 
         Err(format!(
             "I1: a refused request has changed {player} from {before:?} to {after:?}"
         ))
+    }
+}
+
+/// Whether a write that has changed nothing is what is there.
+fn has_landed(write: &Write, row: Option<&Record>) -> Check {
+    let is_there = row.is_some_and(|row| {
+        let document_is_right = write.document.is_none() || write.document == row.document;
+        let lock_is_right = match write.then {
+            Then::Keep => holds(row, write.lock),
+            Then::Release => row.lock.is_none(),
+        };
+        row.fence == write.fence && row.last_seq == write.seq && document_is_right && lock_is_right
+    });
+    if is_there {
+        Ok(())
+    } else {
+        Err(format!("I6: {write:?} was acknowledged, and the row is {row:?}"))
     }
 }
 
@@ -322,6 +349,7 @@ impl Data {
             bought: value::<Bought>(&document)?.0,
             level,
             pet: document.get(Pet::KEY).cloned(),
+            words: value::<Badge>(&document)?.0 + &value::<Diary>(&document)?.0,
         })
     }
 }

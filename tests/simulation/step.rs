@@ -114,7 +114,13 @@ pub fn expected() -> Tally {
         ("packets", &["to clients", "with the reader's own words"]),
         (
             "in the end",
-            &["granted", "refused", "refunded", "mirror is equal"],
+            &[
+                "granted",
+                "refused",
+                "refunded",
+                "mirror is equal",
+                "saved on leaving",
+            ],
         ),
     ];
     for (group, names) in groups {

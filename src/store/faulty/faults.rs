@@ -261,7 +261,10 @@ impl Faults {
 
     pub(super) fn hang_begins(&self) -> Hanging {
         let (resume, resumed) = oneshot::channel();
-        self.state().hanging.push(resume);
+        let mut state = self.state();
+        state.hanging.retain(|request| !request.is_closed());
+        state.hanging.push(resume);
+        drop(state);
         Hanging {
             resumed,
             _count: UnderWay::new(&self.shared.hanging),

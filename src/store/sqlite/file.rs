@@ -32,6 +32,9 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// The size of a log's header, in bytes. A log that is no longer holds nothing; a file whose creation was cut short, and whose
 /// rollback was as well, may be left with one.
 const LOG_HEADER: u64 = 32;
+/// More than a file that is being created ever has, in bytes: rolling its creation back empties it, which must not happen to
+/// players' data that merely lie beside an old journal.
+const LARGEST_NEW_FILE: u64 = 256 * 1024;
 /// How a journal begins.
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// The size that the log is cut back to when it is reset, in bytes.
@@ -157,7 +160,8 @@ fn is_beside_its_remedy(path: &Path) -> Result<bool, StoreError> {
     // The last four bytes are the number of pages that the file had.
     let is_creation = |head: &[u8; 20]| head.starts_with(&JOURNAL_MAGIC) && head.ends_with(&[0; 4]);
     Ok(head(&log_of(path))?.is_some_and(|head| is_log(&head))
-        || head(&journal_of(path))?.is_some_and(|head| is_creation(&head)))
+        || (length(path)? <= LARGEST_NEW_FILE
+            && head(&journal_of(path))?.is_some_and(|head| is_creation(&head))))
 }
 
 /// The first bytes of a log or a journal, if there are so many. (Not of the database, see above.)

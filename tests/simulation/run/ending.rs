@@ -1,6 +1,6 @@
 //! The end of a history: the faults are over, and everything has to come to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bevy::prelude::*;
 use bevy_player_data::{
@@ -184,9 +184,23 @@ impl Simulation {
         Ok(())
     }
 
-    /// Everybody leaves, and no lock stays behind.
+    /// Everybody leaves. No lock stays behind, and what they left with is stored: now nothing excuses a loss.
     fn everybody_leaves(&mut self) -> Check {
-        for server in self.servers.iter_mut().flatten() {
+        let mut left_with = BTreeMap::new();
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            let Some(server) = server else { continue };
+            for (entity, player, presence) in server.players() {
+                let holder = look(self.wire.rows().peek(player)).expect("the rows can be read");
+                let holder = holder.and_then(|record| record.lock?.name);
+                // A session that was taken over while its server stood still has nothing to say.
+                let is_real = holder == Some(format!("server {number}"));
+                if let Some(journal) = server
+                    .journal(entity)
+                    .filter(|_| is_real && presence == Presence::InSession)
+                {
+                    left_with.insert(player, journal.to_vec());
+                }
+            }
             for (entity, ..) in server.players() {
                 server.app.world_mut().despawn(entity);
             }
@@ -200,7 +214,8 @@ impl Simulation {
                     .is_some_and(|holder| holder.name.is_some())
             };
             if !self.everybody.0.iter().any(is_locked) {
-                return self.ticks(1);
+                self.ticks(1)?;
+                return self.all_is_stored(&left_with);
             }
             self.ticks(1)?;
         }
@@ -208,6 +223,20 @@ impl Simulation {
             "I7: a lock of {:?} was never given back",
             self.everybody.0
         ))
+    }
+
+    fn all_is_stored(&self, left_with: &BTreeMap<PlayerId, Vec<u32>>) -> Check {
+        for (player, journal) in left_with {
+            let stored = self.wire.oracle(|oracle| oracle.journal(*player).to_vec());
+            if stored != *journal {
+                return Err(format!(
+                    "I6: {player} left with {journal:?}, and stored is {stored:?}"
+                ));
+            }
+            self.wire
+                .oracle(|oracle| oracle.tally.count("in the end", "saved on leaving"));
+        }
+        Ok(())
     }
 
     /// Granted is what was paid, less what was refunded and what was refused, each once.
