@@ -89,7 +89,9 @@ impl Call {
                 call.sign(SECRET, at)?;
                 call.is_genuine = match late.unsigned_abs() {
                     // Such an id can't be sent as a header.
-                    _ if call.id.is_empty() || !call.id.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+                    _ if call.id.is_empty()
+                        || !call.id.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) =>
+                    {
                         Some(false)
                     }
                     0..TOLERANCE => Some(true),

@@ -1,7 +1,8 @@
 //! Exiting: everybody is saved in parallel, within a deadline, and whoever was not is named.
 
 use std::{
-    sync::{PoisonError, mpsc},
+    mem,
+    sync::{Arc, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -90,6 +91,8 @@ fn flush(world: &mut World) {
         .is_none()
     {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
+        // A store that is silent by now may be so for good, and whoever drops its last handle would wait for it.
+        mem::forget(Arc::clone(&server.store));
     }
     let unsaved = unsaved(server, &answers);
     let flushed = PlayerDataFlushed {

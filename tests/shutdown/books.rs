@@ -9,7 +9,7 @@ use bevy_player_data::{
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags};
 
-use super::server::Page;
+use super::{campaign::PATIENCE, server::Page};
 
 /// A player's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,16 @@ pub fn read(database: &Path) -> Books {
         (player, row)
     });
     rows.collect()
+}
+
+/// Lets nobody else write to the file until the connection is dropped.
+pub fn keep_locked(database: &Path) -> Connection {
+    let connection = Connection::open(database).expect("the file can be opened");
+    connection.busy_timeout(PATIENCE).expect("a timeout can be set");
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("the file can be locked");
+    connection
 }
 
 fn page(bytes: Bytes) -> Option<Page> {

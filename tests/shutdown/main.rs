@@ -1,5 +1,5 @@
-//! Shutting down for real: SIGTERM to a server process with a thousand unsaved players, on a store that is slow, hangs or dies
-//! half way, and SIGKILL around the deadline.
+//! Shutting down for real: SIGTERM to a server process with a thousand unsaved players, on a store that is slow, hangs,
+//! dies half way or finds its file locked, and SIGKILL around the deadline.
 //!
 //! Afterwards the file is looked at: everybody is either saved and released, or locked with the previous version whole; the
 //! exit code is 0 exactly if everybody was saved, and whoever was not is named. The next run begins with a server of the
@@ -45,6 +45,13 @@ fn campaign(runs: u64, sabotage: Option<Sabotage>) -> Report {
     };
     let report = campaign.run();
     println!("{report}");
+    if sabotage.is_none() {
+        let again = "cargo test --profile model --test shutdown -- --nocapture --test-threads 1";
+        println!(
+            "again: SHUTDOWN_SEED={} SHUTDOWN_RUNS={runs} {again}",
+            campaign.seed
+        );
+    }
     report
 }
 

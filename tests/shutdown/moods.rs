@@ -29,6 +29,8 @@ pub enum Mood {
     DiesAfter(usize),
     /// Each commit takes so long that not everybody can be saved in time: some 400 ms to 1.6 s.
     TooSlow,
+    /// Somebody else keeps the file locked, so that the store's own thread stands still.
+    Locked,
 }
 
 impl Mood {
@@ -39,6 +41,7 @@ impl Mood {
                 "slow" => Some(Self::Slow),
                 "hanging" => Some(Self::Hanging),
                 "too-slow" => Some(Self::TooSlow),
+                "locked" => Some(Self::Locked),
                 _ => None,
             },
         }
@@ -52,6 +55,7 @@ impl std::fmt::Display for Mood {
             Self::Hanging => f.write_str("hanging"),
             Self::DiesAfter(commits) => write!(f, "dies {commits}"),
             Self::TooSlow => f.write_str("too-slow"),
+            Self::Locked => f.write_str("locked"),
         }
     }
 }
@@ -88,7 +92,7 @@ impl Moody {
             Mood::DiesAfter(most) if number >= most => {
                 return Err(StoreError::unavailable("the store is gone"));
             }
-            Mood::DiesAfter(_) => {}
+            Mood::DiesAfter(_) | Mood::Locked => {}
         }
         self.store.commit(commit).await
     }

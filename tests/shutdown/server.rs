@@ -10,7 +10,7 @@ use bevy::{
 use bevy_player_data::{
     prelude::*,
     server::FlushPlayerData,
-    store::{SqliteStore, Store},
+    store::{SqliteSettings, SqliteStore, Store},
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ const LEAVE: usize = 50;
 /// How many are on their way in by then.
 const ARRIVE: usize = 20;
 pub const EXIT_DEADLINE: Duration = Duration::from_millis(1200);
+/// Longer than anybody waits.
+const FOR_GOOD: Duration = Duration::from_secs(3600);
 
 /// The names of the variables that make a process one of these servers.
 pub const DATABASE: &str = "SHUTDOWN_DATABASE";
@@ -84,10 +86,15 @@ pub fn serve_if_asked() {
         return;
     };
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).expect("the file can be opened"));
     let sabotage = variable(SABOTAGE);
     let early = sabotage == Sabotage::EarlyAnswers.name();
     let mood = Mood::parse(&variable(MOOD)).expect("a mood");
+    let mut settings = SqliteSettings::default();
+    if mood == Mood::Locked {
+        settings.busy_timeout = FOR_GOOD;
+    }
+    let store = SqliteStore::open_with(&database, settings).expect("the file can be opened");
+    let store: Arc<dyn Store> = Arc::new(store);
     let mut app = app(Moody::new(store, mood, early));
     app.insert_resource(Generation(variable(GENERATION).parse().expect("a number")));
     if sabotage == Sabotage::NoFlush.name() {
@@ -113,7 +120,8 @@ fn app(store: Moody) -> App {
     let settings = ServerSettings {
         name: "arena".to_owned(),
         beat: Duration::from_millis(500),
-        lease_ttl: Duration::from_secs(30),
+        // Far longer than a load may take: nobody gets anybody back by waiting for a lease to lapse.
+        lease_ttl: FOR_GOOD,
         autosave: None,
         exit_deadline: EXIT_DEADLINE,
         auto_join: false,
