@@ -1,7 +1,6 @@
 //! Exiting: everybody is saved in parallel, within a deadline, and whoever was not is named.
 
 use std::{
-    mem,
     sync::{Arc, PoisonError, mpsc},
     time::Duration,
 };
@@ -92,7 +91,7 @@ fn flush(world: &mut World) {
     {
         warn!("the store was not told that this server is gone: its lease is left to lapse");
         // A store that is silent by now may be so for good, and whoever drops its last handle would wait for it.
-        mem::forget(Arc::clone(&server.store));
+        server.runtime.drop_elsewhere(Arc::clone(&server.store));
     }
     let unsaved = unsaved(server, &answers);
     let flushed = PlayerDataFlushed {

@@ -1,6 +1,10 @@
 //! The threads on which sessions work, and waiting for what they report.
 
-use std::{sync::mpsc::Receiver, time::Duration};
+use std::{
+    sync::{Arc, mpsc::Receiver},
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     runtime::{self, Handle},
@@ -15,7 +19,7 @@ pub(super) struct Runtime {
     own: Option<runtime::Runtime>,
     /// A test's runtime, which moves only when the test, or [`recv`](Self::recv), lets it.
     #[cfg(feature = "testing")]
-    driven: Option<std::sync::Arc<runtime::Runtime>>,
+    driven: Option<Arc<runtime::Runtime>>,
 }
 
 impl Runtime {
@@ -37,7 +41,7 @@ impl Runtime {
     }
 
     #[cfg(feature = "testing")]
-    pub(super) fn driven(runtime: std::sync::Arc<runtime::Runtime>) -> Self {
+    pub(super) fn driven(runtime: Arc<runtime::Runtime>) -> Self {
         Self {
             handle: runtime.handle().clone(),
             own: None,
@@ -53,6 +57,23 @@ impl Runtime {
     pub(super) fn now(&self) -> Instant {
         let _context = self.handle.enter();
         Instant::now()
+    }
+
+    /// Has the last handle of something dropped by a thread that nobody waits for. (A test that drives has everything on one
+    /// thread, and nothing in it that waits.)
+    pub(super) fn drop_elsewhere<T: ?Sized + Send + Sync + 'static>(&self, shared: Arc<T>) {
+        if self.own.is_none() {
+            return;
+        }
+        let outlive = move || {
+            while Arc::strong_count(&shared) > 1 {
+                thread::sleep(Duration::from_millis(50));
+            }
+        };
+        let thread = thread::Builder::new().name("player data store".to_owned());
+        if let Err(error) = thread.spawn(outlive) {
+            tracing::warn!("the end of this process may have to wait for the store: {error}");
+        }
     }
 
     /// Waits for what some task reports; `None` when it has not done so in time.
