@@ -45,6 +45,8 @@ pub struct Budget {
 pub struct Commits {
     pub budget: Budget,
     pub without: Option<Mechanism>,
+    /// The one property that is looked at; `None` for all.
+    pub judged_by: Option<&'static str>,
     pub tally: Tally,
 }
 
@@ -265,7 +267,9 @@ impl Model for Commits {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        oracle::properties()
+        let mut properties = oracle::properties();
+        properties.retain(|property| self.judged_by.is_none_or(|name| property.name == name));
+        properties
     }
 }
 

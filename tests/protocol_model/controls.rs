@@ -11,6 +11,7 @@ fn commits_without(mechanism: Mechanism, budget: commits::Budget, property: &'st
     let model = Commits {
         budget,
         without: Some(mechanism),
+        judged_by: Some(property),
         tally: Tally::silent(),
     };
     run::is_found_out(mechanism, model, property);
@@ -20,6 +21,7 @@ fn leases_without(mechanism: Mechanism, budget: leases::Budget, property: &'stat
     let model = Leases {
         budget,
         without: Some(mechanism),
+        judged_by: Some(property),
         tally: Tally::silent(),
     };
     run::is_found_out(mechanism, model, property);
@@ -141,4 +143,16 @@ fn control_without_suspects_an_unanswered_acquire_locks_a_player_for_good() {
         faults: 1,
     };
     leases_without(Mechanism::Suspects, budget, leases::oracle::LOADABLE);
+}
+
+/// Once beats are answered again, an attempt may end earlier than the one before it, which was sent while they were not.
+#[test]
+fn control_with_suspicions_as_long_as_the_last_attempt_an_earlier_one_locks_a_player_for_nobody() {
+    let budget = leases::Budget {
+        servers: 1,
+        loads: 1,
+        time: 6,
+        faults: 4,
+    };
+    leases_without(Mechanism::LongestSuspicion, budget, leases::oracle::ANSWERED_FOR);
 }

@@ -43,6 +43,8 @@ pub struct Budget {
 pub struct Leases {
     pub budget: Budget,
     pub without: Option<Mechanism>,
+    /// The one property that is looked at; `None` for all.
+    pub judged_by: Option<&'static str>,
     pub tally: Tally,
 }
 
@@ -67,6 +69,8 @@ pub struct Server {
     pub has_beaten: bool,
     /// What its own beat was when the lease was last refreshed.
     pub own_beat: u8,
+    /// How many beats since then were not answered. Each may have raised its own by one.
+    pub unanswered: u8,
     pub watch: Watch,
     pub seat: Seat,
     /// Locks that an unanswered attempt may still bring about, and the last beat at which it may.
@@ -228,7 +232,9 @@ impl Model for Leases {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        oracle::properties()
+        let mut properties = oracle::properties();
+        properties.retain(|property| self.judged_by.is_none_or(|name| property.name == name));
+        properties
     }
 }
 
@@ -242,6 +248,7 @@ impl Server {
             mode: Mode::Up,
             has_beaten: true,
             own_beat: 1,
+            unanswered: 0,
             watch,
             seat: Seat::Free,
             suspects: [None; 2],

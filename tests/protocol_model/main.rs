@@ -67,6 +67,8 @@ enum Mechanism {
     EndOfAcquire,
     /// The locks of unanswered acquires are looked for at each beat.
     Suspects,
+    /// They are looked for until the last of their attempts has come to its end.
+    LongestSuspicion,
 }
 
 /// How far the models are explored.
@@ -201,6 +203,7 @@ fn no_fault_loses_doubles_or_tears_what_was_committed() {
         let model = Commits {
             budget,
             without: None,
+            judged_by: None,
             tally: tally.clone(),
         };
         run::holds(&format!("{budget:?}"), model, commits::symmetry::representative);
@@ -258,6 +261,7 @@ fn no_server_that_beats_loses_a_lock_and_every_lock_is_given_back() {
         let model = Leases {
             budget,
             without: None,
+            judged_by: None,
             tally: tally.clone(),
         };
         run::holds(&format!("{budget:?}"), model, leases::symmetry::representative);

@@ -116,11 +116,13 @@ fn beat(model: &Leases, state: &mut State, server: u8, outcome: Beat) {
         state.ages[place] = 0;
     }
     if matches!(outcome, Beat::Lost | Beat::Unanswered) {
-        return state.at(server).watch.failed();
+        let at = state.at(server);
+        at.unanswered += 1;
+        return at.watch.failed();
     }
     let leases = state.rows.leases;
     let at = state.at(server);
-    at.own_beat = leases[place].beat;
+    (at.own_beat, at.unanswered) = (leases[place].beat, 0);
     at.watch.read(&leases);
     if outcome == Beat::Answered {
         look_for_late_locks(model, state, server);
@@ -163,7 +165,7 @@ fn release(state: &mut State, lock: u8, fence: u8, seq: u8) -> Result<(), Refusa
 
 fn ask(model: &Leases, state: &mut State, server: u8) {
     let (boot, rows, at) = (state.boot(server), state.rows, *state.at(server));
-    let until_beat = at.own_beat + 2;
+    let until_beat = at.own_beat + at.unanswered + 2;
     let (lock, orphan, loads) = match at.seat {
         Seat::Loading { lock, orphan, .. } => (lock, orphan, true),
         Seat::Settling { lock, .. } => (lock, None, false),
@@ -227,7 +229,12 @@ fn unanswered(model: &Leases, state: &mut State, server: u8) {
         .iter_mut()
         .find(is_free)
         .expect("few loads are given up");
-    *entry = Some((lock, until));
+    // An earlier attempt may be good for longer than this one.
+    let earlier = match model.without {
+        Some(Mechanism::LongestSuspicion) => 0,
+        _ => entry.map_or(0, |(_, until)| until),
+    };
+    *entry = Some((lock, until.max(earlier)));
     at.suspects.sort_unstable();
 }
 

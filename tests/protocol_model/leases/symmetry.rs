@@ -14,7 +14,7 @@ pub fn representative(state: &State) -> State {
             at.boot,
             at.mode,
             at.has_beaten,
-            at.own_beat,
+            (at.own_beat, at.unanswered),
             at.seat,
             at.suspects,
             at.last_lock,
