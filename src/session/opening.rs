@@ -7,12 +7,11 @@
 mod slot;
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::{
-    sync::watch,
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
@@ -23,7 +22,7 @@ use super::{
     heartbeat::LeaseState,
     queue::{Request, Skip, Ticket},
 };
-use crate::{document::Document, id::PlayerId, store::LockId};
+use crate::{document::Document, id::PlayerId, store::LockId, watched::Watched};
 
 /// A player's session and what was stored of them.
 #[derive(Debug)]
@@ -83,7 +82,7 @@ pub(super) struct Load {
     /// The lock's id, the same in every attempt.
     lock: LockId,
     state: Mutex<LoadState>,
-    abandoned: watch::Sender<bool>,
+    abandoned: Watched<bool>,
 }
 
 struct LoadState {
@@ -110,7 +109,7 @@ pub(super) fn open(sessions: &Sessions, player: PlayerId, done: Done) -> Opening
             timer: None,
             trouble,
         }),
-        abandoned: watch::Sender::new(false),
+        abandoned: Watched::new(false),
     });
     if sessions.inner.registry.admit(&load) {
         load.start_timer(sessions);
@@ -158,7 +157,7 @@ impl Load {
     /// notices, and settles.
     pub(super) fn abandon(&self, error: OpenError) {
         let Some(done) = self.take_done() else { return };
-        self.abandoned.send_replace(true);
+        self.abandoned.change(|abandoned| !mem::replace(abandoned, true));
         let ticket = self.state().ticket.take();
         if let Some(ticket) = ticket {
             ticket.cancel();
@@ -182,17 +181,11 @@ impl Load {
     }
 
     fn is_abandoned(&self) -> bool {
-        *self.abandoned.borrow()
+        self.abandoned.get()
     }
 
     async fn until_abandoned(&self) {
-        let abandoned = self
-            .abandoned
-            .subscribe()
-            .wait_for(|abandoned| *abandoned)
-            .await
-            .is_ok();
-        debug_assert!(abandoned, "the sender lives as long as `self`");
+        self.abandoned.wait_for(|abandoned| abandoned).await;
     }
 
     /// Sets what to say when the time is up.
