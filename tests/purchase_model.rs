@@ -19,6 +19,10 @@
 mod books;
 #[path = "support/purchase_model/case.rs"]
 mod case;
+#[path = "support/driven.rs"]
+mod driven;
+#[path = "support/env.rs"]
+mod env;
 #[path = "support/purchase_model/late_replies.rs"]
 mod late_replies;
 #[path = "support/purchase_model/market.rs"]
@@ -30,12 +34,14 @@ mod shop;
 #[path = "support/split_store.rs"]
 #[allow(dead_code, reason = "it can split trades as well")]
 mod split_store;
+#[path = "support/stored.rs"]
+mod stored;
 #[path = "support/tally.rs"]
 mod tally;
 
 use std::{
     cell::{Cell, RefCell},
-    env, fmt, panic,
+    fmt, panic,
     sync::{
         Once,
         atomic::{AtomicUsize, Ordering},
@@ -45,6 +51,7 @@ use std::{
 
 use bevy_player_data::testing::follow_seed;
 use case::Case;
+use env::number;
 use market::{FAULTS, Market, Step};
 use proptest::{
     strategy::Strategy,
@@ -95,7 +102,7 @@ fn granted_is_what_was_paid_less_what_was_refunded() {
         Err(failure) => panic!("{failure}"),
     };
     println!("{tally}in {:.1?}", started.elapsed());
-    if number("PURCHASE_MODEL_CASE").is_none() && wanted >= MANY {
+    if number::<u64>("PURCHASE_MODEL_CASE").is_none() && wanted >= MANY {
         assert_eq!(tally.zeroes(), Vec::<String>::new(), "these never happened");
     }
 }
@@ -264,14 +271,6 @@ impl Track {
         *self.cluster.borrow_mut() = Some((cluster, cases + 1));
         Ok(())
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("`{variable}` is \"{text}\", and has to be a number")),
-    )
 }
 
 thread_local! {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    env::number,
     process::{PATIENCE, database, example, receipts, run},
     provider::Provider,
     victim::{Doom, Victim},
@@ -159,8 +160,7 @@ impl Campaign {
 
 /// What the plan of the kills follows from. Where exactly a server is by then is the operating system's own chance.
 fn seed() -> u64 {
-    let given = std::env::var("CRASH_SEED").ok();
-    given.and_then(|seed| seed.parse().ok()).unwrap_or_default()
+    number("CRASH_SEED").unwrap_or_default()
 }
 
 /// A server that was built without the feature would live on at every step, and prove nothing.

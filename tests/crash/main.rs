@@ -17,6 +17,8 @@
 
 #![cfg(all(unix, feature = "sqlite", feature = "client", feature = "step-points"))]
 
+#[path = "../support/env.rs"]
+mod env;
 #[path = "../support/process.rs"]
 #[allow(unused_imports, reason = "shared with other tests")]
 mod process;
@@ -31,6 +33,7 @@ mod victim;
 mod witness;
 
 use campaign::{Campaign, Found};
+use env::number;
 
 /// Everything that a purchase passes through, from the callback to the answer.
 const PURCHASE_STEPS: &[&str] = &[
@@ -56,8 +59,7 @@ const TRADE_STEPS: &[&str] = &[
 
 /// How many kills a test has.
 fn kills() -> u32 {
-    let given = std::env::var("CRASH_KILLS").ok();
-    given.and_then(|kills| kills.parse().ok()).unwrap_or(200)
+    number("CRASH_KILLS").unwrap_or(200)
 }
 
 #[test]

@@ -6,13 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bevy_player_data::{
-    PlayerId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases,
-        NewReceipt, Notice, PurchaseId, Record, ServerId, SqliteStore, Store, StoreError, StoredReceipt,
-        Write,
-    },
+use bevy_player_data::store::{
+    Acquire, Acquired, BoxFuture, Commit, Committed, LapsedLease, Lease, Leases, ServerId, SqliteStore,
+    Store, StoreError, Write,
 };
 
 use super::{
@@ -140,17 +136,7 @@ impl Store for Wrapped {
     }
 
     forward! {
-        store:
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        store: leases, retire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of, arrivals
     }
 }
 

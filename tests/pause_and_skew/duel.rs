@@ -4,6 +4,7 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
     clock::Faked,
+    env::number,
     fighter::Fighter,
     history::{self, Entry, History},
     report::Report,
@@ -39,8 +40,7 @@ pub fn campaign(
     broken: Option<&'static str>,
     round: fn(&mut Duel, u32),
 ) -> Report {
-    let given = std::env::var("PAUSE_SEED").ok();
-    let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seed = number("PAUSE_SEED").unwrap_or(1);
     let lanes: Vec<_> = (0..LANES)
         .map(|lane| {
             thread::spawn(move || {

@@ -22,6 +22,8 @@
 #![cfg(all(target_os = "linux", feature = "sqlite", feature = "step-points"))]
 #![allow(clippy::unwrap_used, reason = "in a test, what must not fail may panic")]
 
+#[path = "../support/env.rs"]
+mod env;
 #[path = "../support/forward.rs"]
 mod forward;
 #[path = "../support/tally.rs"]
@@ -38,11 +40,7 @@ mod report;
 mod server;
 mod skew;
 
-/// How many faults a test has.
-fn runs(variable: &str, default: u32) -> u32 {
-    let given = std::env::var(variable).ok();
-    given.and_then(|runs| runs.parse().ok()).unwrap_or(default)
-}
+use env::number;
 
 /// A server process of the other tests, which start it with their own program.
 #[test]
@@ -53,7 +51,7 @@ fn a_server() {
 
 #[test]
 fn a_server_that_stood_still_overwrites_nobody_and_learns_that_it_has_lost_the_player() {
-    let report = pause::campaign(runs("PAUSE_RUNS", 14), None);
+    let report = pause::campaign(number("PAUSE_RUNS").unwrap_or(14), None);
     println!("{report}");
     report.assert_nothing_was_found("PAUSE_RUNS");
     report.assert_happened("fault", pause::FAULTS);
@@ -73,7 +71,7 @@ fn a_server_that_stood_still_overwrites_nobody_and_learns_that_it_has_lost_the_p
 
 #[test]
 fn a_wall_clock_that_jumps_by_an_hour_takes_nobody_from_a_server_that_beats() {
-    let report = skew::campaign(runs("SKEW_RUNS", 12), clock::Faked::Wall, None);
+    let report = skew::campaign(number("SKEW_RUNS").unwrap_or(12), clock::Faked::Wall, None);
     println!("{report}");
     report.assert_nothing_was_found("SKEW_RUNS");
     report.assert_happened("fault", skew::FAULTS);
@@ -83,7 +81,11 @@ fn a_wall_clock_that_jumps_by_an_hour_takes_nobody_from_a_server_that_beats() {
 /// No operating system does that. Servers may stand still then, or take each other for dead; nobody's data may suffer.
 #[test]
 fn even_a_monotonic_clock_that_jumps_makes_no_second_writer() {
-    let report = skew::campaign(runs("SKEW_RUNS", 12).div_ceil(5), clock::Faked::Monotonic, None);
+    let report = skew::campaign(
+        number("SKEW_RUNS").unwrap_or(12_u32).div_ceil(5),
+        clock::Faked::Monotonic,
+        None,
+    );
     println!("{report}");
     report.assert_nothing_was_found("SKEW_RUNS");
 }

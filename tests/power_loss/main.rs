@@ -20,6 +20,8 @@
 #![cfg(all(unix, feature = "sqlite"))]
 #![allow(unsafe_code, reason = "a VFS is a table of C functions")]
 
+#[path = "../support/env.rs"]
+mod env;
 #[path = "../support/split_store.rs"]
 #[allow(unreachable_pub, reason = "shared with other tests")]
 mod split_store;
@@ -41,28 +43,19 @@ use std::sync::Arc;
 
 use books::Books;
 use campaign::{CUTS_PER_SEED, Campaign, Recording};
+use env::number;
 use places::{Place, places};
 use sabotage::Sabotage;
 use tally::Tally;
 use tape::{Event, Files, Synchronous};
 
-/// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
-    let given = std::env::var(name).ok()?;
-    Some(
-        given
-            .parse()
-            .unwrap_or_else(|error| panic!("`{name}={given}`: {error}")),
-    )
-}
-
 fn first_seed() -> u64 {
-    setting("POWER_SEED").unwrap_or(1)
+    number("POWER_SEED").unwrap_or(1)
 }
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_and_nothing_is_there_by_half() {
-    let cuts = setting("POWER_CUTS").map_or(300, |cuts| usize::try_from(cuts).expect("a number of cuts"));
+    let cuts = number("POWER_CUTS").unwrap_or(300);
     let tally = Campaign::FAITHFUL.run(first_seed(), cuts);
     println!("{tally}");
     assert_eq!(tally.violations(), 0, "{tally}");

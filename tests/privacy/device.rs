@@ -1,15 +1,12 @@
 //! What somebody plays on: a real client, its connection, and the ear on it.
 
 use bevy::{
-    app::MainScheduleOrder,
-    ecs::schedule::{ScheduleLabel as _, Schedules, SingleThreadedExecutor},
     prelude::*,
     time::{TimePlugin, TimeUpdateStrategy},
 };
 use bevy_player_data::{
     prelude::*,
     replication::PlayerDataChannels,
-    server::FlushPlayerData,
     testing::{LocalConnection, Way},
 };
 use bevy_renet::{
@@ -18,6 +15,7 @@ use bevy_renet::{
 };
 
 use crate::{
+    driven::run_on_one_thread,
     game::{self, Badge},
     recorder::{Ear, Recorder},
     run::TICK,
@@ -155,23 +153,5 @@ impl Device {
 
     pub fn hang_up(self, recorder: &mut Recorder) {
         self.ear.hang_up(recorder);
-    }
-}
-
-/// The same order each time, and no time spent on schedules that have nothing to do.
-pub fn run_on_one_thread(app: &mut App) {
-    let busy = [
-        First.intern(),
-        PreUpdate.intern(),
-        PostUpdate.intern(),
-        Last.intern(),
-        FlushPlayerData.intern(),
-    ];
-    app.world_mut()
-        .resource_mut::<MainScheduleOrder>()
-        .labels
-        .retain(|label| busy.contains(label));
-    for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
-        schedule.set_executor(SingleThreadedExecutor::new());
     }
 }

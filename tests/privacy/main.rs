@@ -20,6 +20,10 @@
 #![cfg(all(feature = "client", feature = "server"))]
 
 mod device;
+#[path = "../support/driven.rs"]
+mod driven;
+#[path = "../support/env.rs"]
+mod env;
 mod event;
 mod game;
 mod past;
@@ -36,7 +40,7 @@ mod support;
 mod tally;
 
 use std::{
-    env, panic,
+    panic,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -45,6 +49,7 @@ use std::{
     time::Instant,
 };
 
+use env::number;
 use recorder::Level;
 use run::{Leak, Outcome, run};
 use sabotage::Sabotage;
@@ -284,11 +289,3 @@ const EXPECTED: &[(&str, &[&str])] = &[
         &["bytes", "messages", "packets", "packets to strangers", "streams"],
     ),
 ];
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("`{variable}` is \"{text}\", and has to be a number")),
-    )
-}

@@ -15,6 +15,7 @@ use tokio::{runtime::Runtime, time};
 
 use crate::{
     device::{Device, Make},
+    driven::paused_runtime,
     event::{EVENTS, Event},
     game::{self, Badge},
     past::prepare,
@@ -133,12 +134,7 @@ impl Run {
                 character: 0,
             })
             .collect();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without threads");
-        let runtime = Arc::new(runtime);
+        let runtime = paused_runtime();
         let store = TalkingStore::default();
         let identities = Identities::default();
         let settings = settings(&mut rng, &mut secrets, &identities, sabotage);

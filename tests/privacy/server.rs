@@ -19,11 +19,7 @@ use fastrand::Rng;
 use tokio::runtime::Runtime;
 
 use crate::{
-    device::{config, run_on_one_thread},
-    game,
-    run::TICK,
-    sabotage::Sabotage,
-    secret::Secrets,
+    device::config, driven::run_on_one_thread, game, run::TICK, sabotage::Sabotage, secret::Secrets,
     store::TalkingStore,
 };
 

@@ -9,11 +9,8 @@ use std::{
 };
 
 use bevy_player_data::{
-    PlayerId, PurchaseId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
-    },
+    PlayerId,
+    store::{Acquire, Acquired, BoxFuture, Commit, Committed, MemoryStore, Store, StoreError, StoredReceipt},
 };
 use forward::forward;
 
@@ -96,16 +93,6 @@ impl Store for TalkingStore {
     }
 
     forward! {
-        rows:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        rows: lease, leases, retire, peek, list, erase, enqueue, receipt, receipts_of, arrivals
     }
 }

@@ -166,6 +166,16 @@ const IN_LEASES: &[Event] = &[
 /// What takes place only where there are two loads, and time for an attempt to come too late.
 const WITH_RIVALS: &[Event] = &[Orphan, TooLate];
 
+/// What has to take place: some of it only with larger bounds than the small ones.
+fn expected(always: &[Event], with_more: &[Event]) -> Vec<Event> {
+    let more = if Scope::chosen() > Scope::Small {
+        with_more
+    } else {
+        &[]
+    };
+    [always, more].concat()
+}
+
 #[test]
 fn no_fault_loses_doubles_or_tears_what_was_committed() {
     let budgets = match Scope::chosen() {
@@ -208,12 +218,7 @@ fn no_fault_loses_doubles_or_tears_what_was_committed() {
         };
         run::holds(&format!("{budget:?}"), model, commits::symmetry::representative);
     }
-    let more = if Scope::chosen() > Scope::Small {
-        AFTER_TRADES
-    } else {
-        &[]
-    };
-    tally.tell(&[IN_COMMITS, more].concat());
+    tally.tell(&expected(IN_COMMITS, AFTER_TRADES));
 }
 
 #[test]
@@ -266,10 +271,5 @@ fn no_server_that_beats_loses_a_lock_and_every_lock_is_given_back() {
         };
         run::holds(&format!("{budget:?}"), model, leases::symmetry::representative);
     }
-    let more = if Scope::chosen() > Scope::Small {
-        WITH_RIVALS
-    } else {
-        &[]
-    };
-    tally.tell(&[IN_LEASES, more].concat());
+    tally.tell(&expected(IN_LEASES, WITH_RIVALS));
 }

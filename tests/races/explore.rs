@@ -12,6 +12,7 @@ use crate::{
     collections::BTreeMap,
     env, fs,
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    settings::number,
 };
 
 /// How many properties share the schedules that `RACES_SCHEDULES` asks for.
@@ -59,7 +60,10 @@ impl Property {
                 .run(ReplayScheduler::new_from_encoded(&schedule))
                 .unwrap_or_else(|found| panic!("{}", found.message));
         }
-        let schedules = number("RACES_SCHEDULES", 4_500).div_ceil(PROPERTIES).max(2);
+        let schedules = number("RACES_SCHEDULES")
+            .unwrap_or(4_500_u64)
+            .div_ceil(PROPERTIES)
+            .max(2);
         self.run_both(schedules).unwrap_or_else(|found| self.fail(&found));
         let times: Vec<_> = self
             .transitions
@@ -105,7 +109,7 @@ impl Property {
     }
 
     fn run_both(&self, schedules: u64) -> Result<(), Found> {
-        let seed = number("RACES_SEED", 1);
+        let seed = number("RACES_SEED").unwrap_or(1);
         let half = usize::try_from(schedules.div_ceil(2)).expect("that many schedules would take years");
         self.run(RandomScheduler::new_from_seed(seed, half))?;
         self.run(PctScheduler::new_from_seed(seed, PCT_DEPTH, half))
@@ -147,13 +151,6 @@ impl Property {
 
 fn counted(transition: &str) -> u64 {
     COUNTS.with_borrow(|counts| counts.get(transition).copied().unwrap_or_default())
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("`{variable}` is \"{text}\", and has to be a number"))
-    })
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

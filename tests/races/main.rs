@@ -32,6 +32,8 @@ mod explore;
 mod history;
 mod ordered_queue;
 mod runtime;
+#[path = "../support/env.rs"]
+mod settings;
 mod shutdown;
 mod sync;
 mod thread;

@@ -13,6 +13,8 @@
 
 #![cfg(all(unix, feature = "sqlite"))]
 
+#[path = "../support/env.rs"]
+mod env;
 #[path = "../support/forward.rs"]
 mod forward;
 #[path = "../support/tally.rs"]
@@ -25,22 +27,16 @@ mod moods;
 mod server;
 
 use campaign::{Campaign, Report};
+use env::number;
 use server::Sabotage;
 
 /// With fewer runs, some of what is expected may not happen.
 const MANY: u64 = 50;
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 fn campaign(runs: u64, sabotage: Option<Sabotage>) -> Report {
     let campaign = Campaign {
         runs,
-        seed: number("SHUTDOWN_SEED", 1),
+        seed: number("SHUTDOWN_SEED").unwrap_or(1),
         sabotage,
     };
     let report = campaign.run();
@@ -64,7 +60,7 @@ fn a_server() {
 
 #[test]
 fn everybody_is_saved_and_released_or_locked_with_the_previous_version_whole() {
-    let runs = number("SHUTDOWN_RUNS", 10);
+    let runs = number("SHUTDOWN_RUNS").unwrap_or(10);
     let report = campaign(runs, None);
     assert!(report.found.is_empty(), "see above");
     if runs >= MANY {

@@ -8,13 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bevy_player_data::{
-    PlayerId, PurchaseId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt,
-        Notice, Record, ServerId, Store, StoreError, StoredReceipt,
-    },
-};
+use bevy_player_data::store::{BoxFuture, Commit, Committed, Store, StoreError};
 
 use super::forward::forward;
 
@@ -112,18 +106,7 @@ impl Store for Moody {
     }
 
     forward! {
-        store:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        acquire(acquire: Acquire) -> Acquired,
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        store: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, open_receipts,
+        receipts_of, arrivals
     }
 }

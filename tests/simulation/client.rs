@@ -14,8 +14,9 @@ use bevy_renet::{
 };
 
 use crate::{
+    driven::run_on_one_thread,
     game::{self, Build, Journal, badge_of, diary_of, pet_of},
-    server::{Server, TICK, run_on_one_thread},
+    server::{Server, TICK},
     wire::{Sabotage, Wire},
 };
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use bevy::prelude::*;
-use bevy_player_data::{
-    prelude::*,
-    store::{ReceiptState, Store, StoredReceipt},
-};
+use bevy_player_data::{prelude::*, store::Store};
 
-use crate::{game::Journal, look, wire::Wire};
+use crate::{
+    game::Journal,
+    stored::{is_true, look, name_of},
+    wire::Wire,
+};
 
 /// Where a server's game says what it was told.
 #[derive(Resource, Clone)]
@@ -139,38 +140,4 @@ fn hear_trade(on: On<TradeSettled>, ears: Res<Ears>) {
             .tally
             .count("trades", if on.result.is_ok() { "settled" } else { "refused" });
     });
-}
-
-pub fn name_of(decision: &PurchaseDecision) -> &'static str {
-    match decision {
-        PurchaseDecision::PurchaseGranted => "granted",
-        PurchaseDecision::NotProcessedYet => "not processed yet",
-        PurchaseDecision::Refused { .. } => "refused",
-        PurchaseDecision::Refunded { .. } => "refunded",
-        _ => "another",
-    }
-}
-
-/// Whether a decision is durable. (A refund may have followed already.)
-pub fn is_true(decision: &PurchaseDecision, row: Option<&StoredReceipt>) -> Result<(), String> {
-    if *decision == PurchaseDecision::NotProcessedYet {
-        return Ok(());
-    }
-    let Some(row) = row else {
-        return Err("there is no such receipt".to_owned());
-    };
-    let is_true = match decision {
-        PurchaseDecision::PurchaseGranted => {
-            row.state == ReceiptState::Granted
-                || (row.state == ReceiptState::Refunded && row.refund_requested)
-        }
-        PurchaseDecision::Refused { .. } => row.state == ReceiptState::Refused,
-        PurchaseDecision::Refunded { .. } => row.state == ReceiptState::Refunded,
-        _ => false,
-    };
-    if is_true {
-        Ok(())
-    } else {
-        Err(format!("it is stored as {}", row.state))
-    }
 }

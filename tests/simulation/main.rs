@@ -17,7 +17,11 @@
 //! rows, `oracle` what must be so, and `run` what happens, step by `step`.
 
 mod client;
+#[path = "../support/driven.rs"]
+mod driven;
 mod ears;
+#[path = "../support/env.rs"]
+mod env;
 mod game;
 mod oracle;
 mod run;
@@ -25,22 +29,22 @@ mod server;
 #[path = "../support/split_store.rs"]
 mod split_store;
 mod step;
+#[path = "../support/stored.rs"]
+mod stored;
 #[path = "../support/tally.rs"]
 mod tally;
 mod wire;
 
 use std::{
-    env,
-    pin::pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
 
+use env::number;
 use run::{Outcome, run};
 use step::expected;
 use tally::Tally;
@@ -55,7 +59,7 @@ const TOLD_TWICE: u64 = 20;
 fn whatever_happens_nothing_is_lost_doubled_or_leaked() {
     if let Some(seed) = number("SIMULATION_SEED") {
         let outcome = run(seed, None);
-        let log = env::current_exe()
+        let log = std::env::current_exe()
             .expect("it runs")
             .with_file_name("simulation.log");
         std::fs::write(&log, &outcome.history).expect("the history can be written");
@@ -216,21 +220,5 @@ fn tells_the_same(seed: u64, outcome: &Outcome) -> Result<(), String> {
 fn how_to_replay(seed: u64) -> String {
     format!(
         "to run it alone: SIMULATION_SEED={seed} cargo test --test simulation whatever_happens -- --nocapture"
-    )
-}
-
-/// The answer of rows in memory, which have it at once.
-fn look<T>(answer: impl Future<Output = T>) -> T {
-    match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => unreachable!("memory answers at once"),
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("`{variable}` is \"{text}\", and has to be a number")),
     )
 }

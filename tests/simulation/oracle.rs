@@ -6,16 +6,15 @@
 use std::collections::BTreeMap;
 
 use bevy_player_data::{
-    PlayerData, PlayerId,
+    PlayerData as _, PlayerId,
     document::{Document, Entry},
     store::{Commit, LockId, MemoryStore, ReceiptState, Record, Store, StoreError, Then, Write},
 };
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 
 use crate::{
     game::{Badge, Bought, Diary, Journal, Level, NEW_LEVELS, NewLevel, ON_FALLBACK, PLAYED, Pet, Relics},
-    look,
+    stored::{look, value},
     tally::Tally,
 };
 
@@ -351,13 +350,5 @@ impl Data {
             pet: document.get(Pet::KEY).cloned(),
             words: value::<Badge>(&document)?.0 + &value::<Diary>(&document)?.0,
         })
-    }
-}
-
-/// A stored component, or its default.
-fn value<T: PlayerData + Default + DeserializeOwned>(document: &Document) -> Result<T, String> {
-    match document.get(T::KEY) {
-        Some(Entry::Value { value, .. }) => value.decode().map_err(|error| error.to_string()),
-        Some(Entry::Tombstone) | None => Ok(T::default()),
     }
 }

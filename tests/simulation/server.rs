@@ -3,14 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bevy::{
-    app::MainScheduleOrder,
-    ecs::schedule::{ScheduleLabel, Schedules, SingleThreadedExecutor},
     prelude::*,
     time::{TimePlugin, TimeUpdateStrategy},
 };
 use bevy_player_data::{
     prelude::*,
-    server::{FlushPlayerData, WaitForPurchase},
+    server::WaitForPurchase,
     session::{Attempts, RetryPolicy},
     store::{Enqueued, Notice, StoreError},
     testing::{Fault, FaultRates, Faults, FaultyStore, Op},
@@ -19,6 +17,7 @@ use bevy_renet::{RenetServer, RenetServerPlugin};
 use tokio::{runtime::Runtime, time};
 
 use crate::{
+    driven::{self, Presence, paused_runtime, run_on_one_thread},
     ears::{Flushed, listen},
     game::{self, Build, Deeds, Everybody, Journal},
     split_store::{Split, SplitStore},
@@ -67,21 +66,9 @@ pub const OPS: [(Op, &str); 8] = [
     (Op::Peek, "peek"),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Loading,
-    InSession,
-    OnFallback,
-}
-
 impl Server {
     pub fn start(wire: &Wire, make: &Make, everybody: &Everybody, deeds: &Deeds) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without threads");
-        let runtime = Arc::new(runtime);
+        let runtime = paused_runtime();
         let store = FaultyStore::new(wire.connect(), make.seed);
         let faults = store.faults();
         faults.set_rates(make.rates.clone());
@@ -108,10 +95,7 @@ impl Server {
         game::server_data(&mut app, make.build, wire.sabotage() == Some(Sabotage::OpenDiary));
         listen(&mut app, wire);
         run_on_one_thread(&mut app);
-        let inbox = app
-            .world_mut()
-            .run_system_cached(|server: PlayerDataServer| server.inbox())
-            .expect("the plugin is there");
+        let inbox = driven::inbox(app.world_mut());
         wire.tell(&format!("start {make:?}"));
         Self {
             inbox,
@@ -156,11 +140,7 @@ impl Server {
     }
 
     pub fn submit(&mut self, receipt: NewReceipt) -> WaitForPurchase {
-        let submit = |In(receipt): In<NewReceipt>, server: PlayerDataServer| server.submit_receipt(receipt);
-        self.app
-            .world_mut()
-            .run_system_cached_with(submit, receipt)
-            .expect("the plugin is there")
+        driven::submit(self.app.world_mut(), receipt)
     }
 
     pub fn fail(&mut self, op: Op, fault: Fault, times: usize) {
@@ -179,29 +159,12 @@ impl Server {
 
     /// Everybody who is a player here, in whatever state.
     pub fn players(&mut self) -> Vec<(Entity, PlayerId, Presence)> {
-        let world = self.app.world_mut();
-        let mut players =
-            world.query::<(Entity, &PersistentPlayer, Has<PlayerSession>, Has<PlayerFallback>)>();
-        players
-            .iter(world)
-            .map(|(entity, &PersistentPlayer(player), in_session, on_fallback)| {
-                let presence = match (in_session, on_fallback) {
-                    (true, _) => Presence::InSession,
-                    (_, true) => Presence::OnFallback,
-                    _ => Presence::Loading,
-                };
-                (entity, player, presence)
-            })
-            .collect()
+        driven::players(self.app.world_mut())
     }
 
     /// How many requests have not been answered yet.
     pub fn under_way(&mut self) -> usize {
-        let queued = self
-            .app
-            .world_mut()
-            .run_system_cached(|server: PlayerDataServer| server.queue_len());
-        queued.expect("the plugin is there") + self.faults.late()
+        driven::queue_len(self.app.world_mut()) + self.faults.late()
     }
 
     pub fn journal(&self, entity: Entity) -> Option<&[u32]> {
@@ -234,23 +197,5 @@ fn settings(make: &Make) -> ServerSettings {
             ..default()
         },
         ..default()
-    }
-}
-
-/// The same order each time, and no time spent on schedules that have nothing to do.
-pub fn run_on_one_thread(app: &mut App) {
-    let busy = [
-        First.intern(),
-        PreUpdate.intern(),
-        PostUpdate.intern(),
-        Last.intern(),
-        FlushPlayerData.intern(),
-    ];
-    app.world_mut()
-        .resource_mut::<MainScheduleOrder>()
-        .labels
-        .retain(|label| busy.contains(label));
-    for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
-        schedule.set_executor(SingleThreadedExecutor::new());
     }
 }

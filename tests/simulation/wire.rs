@@ -11,15 +11,15 @@ use std::{
 };
 
 use bevy_player_data::{
-    PlayerData as _, PlayerId, PurchaseId,
+    PlayerData as _,
     document::Document,
     store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt, Then,
+        Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore, NewReceipt,
+        Notice, ServerId, Store, StoreError, Then,
     },
 };
 
-use crate::{game::Pet, look, oracle::Oracle, split_store::forward::forward};
+use crate::{game::Pet, oracle::Oracle, split_store::forward::forward, stored::look};
 
 /// What is wrong with the store, or with the world, when a run has to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,14 +326,6 @@ impl Store for Connection {
     }
 
     forward! {
-        rows:
-        leases() -> Leases,
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        rows: leases, peek, list, erase, receipt, open_receipts, receipts_of, arrivals
     }
 }

@@ -20,6 +20,8 @@
     feature = "step-points"
 ))]
 
+#[path = "../support/env.rs"]
+mod env;
 #[path = "../support/process.rs"]
 mod process;
 
@@ -27,6 +29,7 @@ mod meter;
 
 use std::{fmt, path::Path, process::Command, thread, time::Duration};
 
+use env::number;
 use meter::{Meter, Usage};
 use process::{Server, example, rows, run, wait_for};
 
@@ -46,7 +49,10 @@ struct Report {
 
 #[test]
 fn nothing_is_lost_and_nothing_stays_behind() {
-    let (bots, seconds) = (number("SOAK_BOTS", 20), number("SOAK_SECONDS", 10));
+    let (bots, seconds) = (
+        number("SOAK_BOTS").unwrap_or(20),
+        number("SOAK_SECONDS").unwrap_or(10),
+    );
     let report = soak(bots, seconds, None);
     println!("{bots} bots for {seconds} s\n{report}");
     assert!(report.findings.is_empty(), "see above");
@@ -172,11 +178,6 @@ impl fmt::Display for Report {
             .iter()
             .try_for_each(|finding| write!(f, "\n  {finding}"))
     }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(default)
 }
 
 /// How often something is measured.

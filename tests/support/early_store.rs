@@ -9,13 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bevy_player_data::{
-    PlayerId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt,
-        Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt, Then,
-    },
-};
+use bevy_player_data::store::{Acquire, Acquired, BoxFuture, Commit, Committed, Store, StoreError, Then};
 use tokio::{runtime, sync::oneshot};
 
 use super::split_store::forward::forward;
@@ -101,17 +95,7 @@ impl Store for EarlyStore {
     }
 
     forward! {
-        store:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        store: lease, leases, retire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
+        arrivals
     }
 }

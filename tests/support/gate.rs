@@ -12,11 +12,8 @@ use std::{
 };
 
 use bevy_player_data::{
-    PlayerId, PurchaseId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
-    },
+    PlayerId,
+    store::{Arrivals, BoxFuture, Commit, Committed, MemoryStore, Store, StoreError, StoredReceipt},
 };
 use forward::forward;
 
@@ -119,16 +116,6 @@ impl Store for Gate {
     }
 
     forward! {
-        rows:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        acquire(acquire: Acquire) -> Acquired,
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
+        rows: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, receipts_of
     }
 }

@@ -10,13 +10,7 @@ use std::{
     thread,
 };
 
-use bevy_player_data::{
-    PlayerId, PurchaseId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt,
-        Notice, Record, ServerId, Store, StoreError, StoredReceipt,
-    },
-};
+use bevy_player_data::store::{Acquire, Acquired, BoxFuture, Store, StoreError};
 
 use super::split_store::forward::forward;
 
@@ -59,18 +53,7 @@ impl Store for LeakyStore {
     }
 
     forward! {
-        store:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        commit(commit: Commit) -> Committed,
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        open_receipts(player: PlayerId) -> Vec<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        store: lease, leases, retire, commit, peek, list, erase, enqueue, receipt, open_receipts,
+        receipts_of, arrivals
     }
 }

@@ -11,10 +11,10 @@ use bevy_player_data::{
 
 use super::{PLAYERS, SERVERS, Simulation};
 use crate::{
+    driven::Presence,
     game::{self, Build, NEVER, NotNow},
-    look,
     oracle::Check,
-    server::Presence,
+    stored::look,
 };
 
 /// After how many ticks without faults everything has to be settled.

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use bevy_player_data::{
-    PlayerData, PlayerId, PurchaseId,
-    document::{Document, Entry},
+    PlayerId, PurchaseId,
+    document::Document,
     store::{ReceiptState, Store, StoredReceipt},
 };
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 
 use crate::{
     market::{Order, PLAYERS},
-    servers::{Cluster, look},
+    servers::Cluster,
     shop::{Bought, GEMS, NEVER_WHY, PRODUCTS, Purse},
+    stored::{look, value},
 };
 
 pub type Check = Result<(), String>;
@@ -237,13 +237,5 @@ impl Page {
             return Err(format!("granted are {purse:?}, and the purse has {mine:?}"));
         }
         Ok(())
-    }
-}
-
-/// A stored component, or its default.
-fn value<T: PlayerData + Default + DeserializeOwned>(document: &Document) -> Result<T, String> {
-    match document.get(T::KEY) {
-        Some(Entry::Value { value, .. }) => value.decode().map_err(|error| error.to_string()),
-        Some(Entry::Tombstone) | None => Ok(T::default()),
     }
 }

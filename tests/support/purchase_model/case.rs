@@ -15,9 +15,11 @@ use bevy_player_data::{
 
 use crate::{
     books::{Books, Check, Purchase},
+    driven::Presence,
     market::{Market, Order, PLAYERS, SERVERS, Step, Via},
-    servers::{Answers, Cluster, Presence, Server, is_true, look},
+    servers::{Answers, Cluster, Server},
     shop::{Mishaps, NEVER, PRODUCTS, Score, give_gem, play},
+    stored::{is_true, look, name_of},
     tally::Tally,
 };
 
@@ -502,15 +504,5 @@ impl<'a> Case<'a> {
             self.check()?;
         }
         Err(format!("a lock of {:?} was never given back", self.books.players))
-    }
-}
-
-fn name_of(decision: &PurchaseDecision) -> &'static str {
-    match decision {
-        PurchaseDecision::PurchaseGranted => "granted",
-        PurchaseDecision::NotProcessedYet => "not processed yet",
-        PurchaseDecision::Refused { .. } => "refused",
-        PurchaseDecision::Refunded { .. } => "refunded",
-        _ => "another",
     }
 }

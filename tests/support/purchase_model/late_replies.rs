@@ -8,10 +8,7 @@ use std::{
 
 use bevy_player_data::{
     PlayerId,
-    store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt,
-        Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
-    },
+    store::{BoxFuture, Store, StoreError, StoredReceipt},
 };
 use tokio::time::sleep;
 
@@ -85,18 +82,7 @@ impl<S: Store> Store for LateReplies<S> {
     }
 
     forward! {
-        store:
-        lease(lease: Lease) -> Leases,
-        leases() -> Leases,
-        retire(server: ServerId) -> (),
-        acquire(acquire: Acquire) -> Acquired,
-        commit(commit: Commit) -> Committed,
-        peek(player: PlayerId) -> Option<Record>,
-        list(after: Option<PlayerId>, limit: usize) -> Vec<PlayerId>,
-        erase(player: PlayerId) -> bool,
-        enqueue(receipt: NewReceipt, notice: Notice) -> Enqueued,
-        receipt(purchase: PurchaseId) -> Option<StoredReceipt>,
-        receipts_of(player: PlayerId, before: Option<u64>, limit: usize) -> Vec<StoredReceipt>,
-        arrivals(since: Option<u64>) -> Arrivals,
+        store: lease, leases, retire, acquire, commit, peek, list, erase, enqueue, receipt, receipts_of,
+        arrivals
     }
 }

@@ -5,33 +5,31 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bevy::{
-    app::MainScheduleOrder,
-    ecs::schedule::{ScheduleLabel, Schedules, SingleThreadedExecutor},
     prelude::*,
     time::{TimePlugin, TimeUpdateStrategy},
 };
 use bevy_player_data::{
     PurchaseId,
     prelude::*,
-    server::{FlushPlayerData, WaitForPurchase},
+    server::WaitForPurchase,
     session::{Attempts, RetryPolicy},
-    store::{Enqueued, Notice, ReceiptState, Store, StoreError, StoredReceipt},
+    store::{Enqueued, Notice, Store, StoreError, StoredReceipt},
     testing::{Fault, FaultRates, Faults, FaultyStore, Op},
 };
 use tokio::{runtime::Runtime, time};
 
 use crate::{
+    driven::{self, Presence, paused_runtime, run_on_one_thread},
     late_replies::{Delays, LateReplies},
     market::{SERVERS, Via},
     shop::{self, Mishaps},
     split_store::{Split, SplitStore},
+    stored::{is_true, look},
     tally::Tally,
 };
 
@@ -100,14 +98,6 @@ impl Cluster {
     }
 }
 
-/// The answer of a store that is asked directly, which has it at once.
-pub fn look<T>(answer: impl Future<Output = T>) -> T {
-    match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => unreachable!("memory answers at once"),
-    }
-}
-
 /// A server process.
 pub struct Server {
     // In the order in which they go in a crash: first whatever is under way.
@@ -151,12 +141,7 @@ pub fn fault_name(fault: Fault) -> &'static str {
 
 impl Server {
     fn start(n: usize, rows: &MemoryStore, soundness: Soundness) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without threads");
-        let runtime = Arc::new(runtime);
+        let runtime = paused_runtime();
         let store = FaultyStore::new(rows.connect(), 1);
         let faults = store.faults();
         let store = LateReplies::new(store);
@@ -177,25 +162,8 @@ impl Server {
                 answers.ended.push(on.reason);
             })
             .add_plugins(shop::open_shop);
-        // What has nothing to do takes most of the time, and so does handing work to threads.
-        let busy = [
-            First.intern(),
-            PreUpdate.intern(),
-            PostUpdate.intern(),
-            Last.intern(),
-            FlushPlayerData.intern(),
-        ];
-        app.world_mut()
-            .resource_mut::<MainScheduleOrder>()
-            .labels
-            .retain(|label| busy.contains(label));
-        for (_, schedule) in app.world_mut().resource_mut::<Schedules>().iter_mut() {
-            schedule.set_executor(SingleThreadedExecutor::new());
-        }
-        let inbox = app
-            .world_mut()
-            .run_system_cached(|server: PlayerDataServer| server.inbox())
-            .expect("the plugin is there");
+        run_on_one_thread(&mut app);
+        let inbox = driven::inbox(app.world_mut());
         Self {
             inbox,
             runtime,
@@ -246,11 +214,7 @@ impl Server {
 
     /// How many requests have not been answered yet.
     pub fn under_way(&mut self) -> usize {
-        let queued = self
-            .app
-            .world_mut()
-            .run_system_cached(|server: PlayerDataServer| server.queue_len());
-        queued.expect("the plugin is there") + self.faults.late()
+        driven::queue_len(self.app.world_mut()) + self.faults.late()
     }
 
     /// Counts the faults that were met since the last call, and the accidents of handlers.
@@ -297,11 +261,7 @@ impl Server {
     }
 
     pub fn submit(&mut self, receipt: NewReceipt) -> WaitForPurchase {
-        let submit = |In(receipt): In<NewReceipt>, server: PlayerDataServer| server.submit_receipt(receipt);
-        self.app
-            .world_mut()
-            .run_system_cached_with(submit, receipt)
-            .expect("the plugin is there")
+        driven::submit(self.app.world_mut(), receipt)
     }
 
     pub fn join(&mut self, player: PlayerId) -> Entity {
@@ -310,20 +270,7 @@ impl Server {
 
     /// Everybody who is a player here, in whatever state.
     pub fn players(&mut self) -> Vec<(Entity, PlayerId, Presence)> {
-        let world = self.app.world_mut();
-        let mut players =
-            world.query::<(Entity, &PersistentPlayer, Has<PlayerSession>, Has<PlayerFallback>)>();
-        players
-            .iter(world)
-            .map(|(entity, &PersistentPlayer(player), in_session, on_fallback)| {
-                let presence = match (in_session, on_fallback) {
-                    (true, _) => Presence::InSession,
-                    (_, true) => Presence::OnFallback,
-                    _ => Presence::Loading,
-                };
-                (entity, player, presence)
-            })
-            .collect()
+        driven::players(self.app.world_mut())
     }
 
     /// The newest entity of a player.
@@ -332,13 +279,6 @@ impl Server {
         players.retain(|&(_, who, _)| who == player);
         players.last().map(|&(entity, ..)| entity)
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Loading,
-    InSession,
-    OnFallback,
 }
 
 /// Times that fit the tick: every pause ends within a few.
@@ -401,30 +341,4 @@ fn hear(on: On<PurchaseProcessed>, mut answers: ResMut<Answers>) {
         ));
     }
     answers.heard.push(on.decision.clone());
-}
-
-/// Whether a decision is durable. (A refund may have followed already.)
-pub fn is_true(decision: &PurchaseDecision, row: Option<&StoredReceipt>) -> Result<(), String> {
-    let Some(row) = row else {
-        return Err("there is no such receipt".to_owned());
-    };
-    let is_true = match decision {
-        PurchaseDecision::NotProcessedYet => true,
-        PurchaseDecision::PurchaseGranted => {
-            row.state == ReceiptState::Granted
-                || (row.state == ReceiptState::Refunded && row.refund_requested)
-        }
-        PurchaseDecision::Refused { reason } => {
-            row.state == ReceiptState::Refused && row.note.as_ref() == Some(reason)
-        }
-        PurchaseDecision::Refunded { shortfall } => {
-            row.state == ReceiptState::Refunded && row.note == *shortfall
-        }
-        _ => false,
-    };
-    if is_true {
-        Ok(())
-    } else {
-        Err(format!("it is stored as {row:?}"))
-    }
 }
