@@ -1,6 +1,6 @@
 //! What a server tells its game, and whether it is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bevy::prelude::*;
 use bevy_player_data::{prelude::*, store::Store};
@@ -19,6 +19,10 @@ struct Ears(Wire);
 #[derive(Resource, Default)]
 pub struct Flushed(pub Option<PlayerDataFlushed>);
 
+/// Whose sessions were said to have ended at their last commit.
+#[derive(Resource, Default)]
+pub struct Lost(pub BTreeSet<PlayerId>);
+
 /// What was in memory when a player left, until the final save is answered.
 #[derive(Resource, Default)]
 pub struct Leaving(pub BTreeMap<Entity, Vec<u32>>);
@@ -26,7 +30,8 @@ pub struct Leaving(pub BTreeMap<Entity, Vec<u32>>);
 pub fn listen(app: &mut App, wire: &Wire) {
     app.insert_resource(Ears(wire.clone()))
         .init_resource::<Flushed>()
-        .init_resource::<Leaving>();
+        .init_resource::<Leaving>()
+        .init_resource::<Lost>();
     app.add_observer(hear_loaded)
         .add_observer(hear_saved)
         .add_observer(hear_purchase)
@@ -44,12 +49,17 @@ pub fn listen(app: &mut App, wire: &Wire) {
                 oracle.tell(&format!("load failed: {} {}", on.player, on.error));
             });
         })
-        .add_observer(|on: On<PlayerSessionEnded>, ears: Res<Ears>| {
-            ears.0.oracle(|oracle| {
-                oracle.tally.count("sessions ended", format!("{:?}", on.reason));
-                oracle.tell(&format!("session ended: {} {:?}", on.player, on.reason));
-            });
-        })
+        .add_observer(
+            |on: On<PlayerSessionEnded>, ears: Res<Ears>, mut lost: ResMut<Lost>| {
+                if matches!(on.reason, SessionEnd::LockLost | SessionEnd::CommitRefused) {
+                    lost.0.insert(on.player);
+                }
+                ears.0.oracle(|oracle| {
+                    oracle.tally.count("sessions ended", format!("{:?}", on.reason));
+                    oracle.tell(&format!("session ended: {} {:?}", on.player, on.reason));
+                });
+            },
+        )
         .add_observer(|on: On<PlayerDataFlushed>, mut flushed: ResMut<Flushed>| {
             flushed.0 = Some(on.event().clone());
         });

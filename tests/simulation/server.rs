@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, time};
 
 use crate::{
     driven::{self, Presence, paused_runtime, run_on_one_thread},
-    ears::{Flushed, listen},
+    ears::{Flushed, Lost, listen},
     game::{self, Build, Deeds, Everybody, Journal},
     split_store::{Split, SplitStore},
     wire::{Sabotage, Wire},
@@ -118,14 +118,17 @@ impl Server {
         self.runtime.block_on(async { time::sleep(time).await });
     }
 
-    /// Exits in order, and says what it said of that. What is left of the process is to be dropped.
-    pub fn exit(&mut self) -> (PlayerDataFlushed, Duration) {
+    /// Exits in order, and says what it said of that: of the flush, and of sessions that were found to be lost in the very
+    /// update of the exit. What is left of the process is to be dropped.
+    pub fn exit(&mut self) -> (PlayerDataFlushed, Lost, Duration) {
         let before = self.now();
+        self.app.insert_resource(Lost::default());
         self.app.world_mut().write_message(AppExit::Success);
         self.app.update();
         let flushed = self.app.world_mut().resource_mut::<Flushed>().0.take();
         let flushed = flushed.expect("an exit flushes");
-        (flushed, self.now() - before)
+        let lost = std::mem::take(&mut *self.app.world_mut().resource_mut::<Lost>());
+        (flushed, lost, self.now() - before)
     }
 
     fn now(&self) -> time::Instant {
