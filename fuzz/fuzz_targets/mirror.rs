@@ -95,7 +95,7 @@ impl Stage {
             5 => {
                 world.despawn(player);
                 self.player = game::spawn(&mut self.server, self.id, "ada");
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     self.load(n);
                 }
             }
@@ -120,7 +120,7 @@ impl Stage {
         if world.entity(self.player).contains::<PlayerLoading>() {
             self.drawings += 1;
             let values = (Coins(3), drawing(self.drawings, usize::from(n) * 300));
-            world.finish_load(self.player, n % 4 == 0, values);
+            world.finish_load(self.player, n.is_multiple_of(4), values);
         }
     }
 

@@ -247,17 +247,17 @@ fn seeds() -> Vec<Vec<u8>> {
         ));
     }
     // A message in parts: a whole one, cut in two. (Session, kind, bytes.)
-    if let [_, loading, loaded, ..] = &histories[0][..] {
-        if let &[session, 0, length, ref message @ ..] = &loaded[..] {
-            let (a, b) = message.split_at(usize::from(length / 2));
-            let part = |kind, bytes: &[u8]| [&[session, kind, bytes.len() as u8], bytes].concat();
-            seeds.push(chunks([
-                (0, &loading[..]),
-                (0, &part(1, a)),
-                (0, &part(2, b)),
-                (0, &part(2, b)),
-            ]));
-        }
+    if let [_, loading, loaded, ..] = &histories[0][..]
+        && let &[session, 0, length, ref message @ ..] = &loaded[..]
+    {
+        let (a, b) = message.split_at(usize::from(length / 2));
+        let part = |kind, bytes: &[u8]| [&[session, kind, bytes.len() as u8], bytes].concat();
+        seeds.push(chunks([
+            (0, &loading[..]),
+            (0, &part(1, a)),
+            (0, &part(2, b)),
+            (0, &part(2, b)),
+        ]));
     }
     // The same value twice: in the change of a player who is there, and in a load.
     if let [_, loading, loaded, ..] = &histories[0][..] {
