@@ -48,7 +48,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The first call of a boot also settles the name. A predecessor of the same name that the store can *prove* dead
     /// loses its row, and with it its locks. From then on the name is this boot's, until [`retire`](Self::retire) or
-    /// until the store's last handle is gone.
+    /// until the store's last handle is gone. The reply has to contain this server's own lease, too: its
+    /// [acquires](Acquire::until_beat) count from that beat.
+    ///
+    /// A call that takes effect after [`retire`](Self::retire), because it was late, leaves a row that nobody raises again.
+    /// It is found to have lapsed like that of a crash, and goes with the next boot of the name.
     ///
     /// # Errors
     /// [`StoreError::NameTaken`] while another live server has the name, [`StoreError::Unavailable`], and
@@ -72,8 +76,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The lock is granted when it is free, when it is this very lock (the reply of an earlier attempt was lost), when
     /// the server it hangs on has no row, when [`Acquire::lapsed`] names that server *and its current beat*, or when
-    /// it is [`Acquire::orphan`]; but not once the asking server's own beat is past [`Acquire::until_beat`]. Granting raises the fence by one and resets the sequence number to zero, except for
-    /// this very lock (the same id *and* server), which is answered again unchanged.
+    /// it is [`Acquire::orphan`]; but not once the asking server's own beat is past [`Acquire::until_beat`]. Granting
+    /// raises the fence by one and resets the sequence number to zero, except for this very lock (the same id *and*
+    /// server), which is answered again unchanged.
     ///
     /// # Errors
     /// [`StoreError::SessionLocked`], [`StoreError::Unavailable`] (also while [`Acquire::server`] has no row, which its

@@ -559,7 +559,12 @@ async fn players_are_loaded_while_the_answers_to_beats_get_lost() {
     let arena = Server::start("arena").await;
     arena.wire.script(Op::Lease, [Fault::LoseReply; 6]);
     sleep(55 * SECOND).await;
+    let asked = Instant::now();
     let ada = arena.join("ada").await;
+    assert!(
+        asked.elapsed() < SECOND,
+        "the load waited for a beat to be answered"
+    );
     close(ada, 1).answer().await.expect("closed");
 }
 

@@ -76,12 +76,19 @@ fn read_as<T: Serialize + DeserializeOwned + Debug>(stored: &StoredValue) {
 
 fn return_value(value: &Everything) {
     let said = complaint(value);
+    let stored = match StoredValue::encode(value) {
+        Ok(stored) => stored,
+        // It nests too deep, which is no secret either.
+        Err(problem) => {
+            assert!(said.is_some(), "{problem}: {value:?}");
+            return;
+        }
+    };
     assert_eq!(
         said.is_some(),
         value.has_nothing_in_some(),
         "{said:?} about {value:?}"
     );
-    let stored = StoredValue::encode(value).expect("it has a stored form");
     if said.is_none() {
         let again: Everything = stored.decode_lossless().expect("it was encoded");
         assert_eq!(format!("{again:?}"), format!("{value:?}"));

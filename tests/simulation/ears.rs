@@ -25,7 +25,7 @@ pub struct Lost(pub BTreeSet<PlayerId>);
 
 /// What was in memory when a player left, until the final save is answered.
 #[derive(Resource, Default)]
-pub struct Leaving(pub BTreeMap<Entity, Vec<u32>>);
+pub struct Leaving(pub BTreeMap<Entity, (PlayerId, Vec<u32>)>);
 
 pub fn listen(app: &mut App, wire: &Wire) {
     app.insert_resource(Ears(wire.clone()))
@@ -112,7 +112,7 @@ fn hear_saved(on: On<PlayerSaved>, mut leaving: ResMut<Leaving>, ears: Res<Ears>
             (false, false) => "in between, failed",
         };
         oracle.tally.count("saves", name);
-        if let (Ok(()), Some(left_with)) = (&on.result, left_with)
+        if let (Ok(()), Some((_, left_with))) = (&on.result, left_with)
             && !oracle.journal(on.player).starts_with(&left_with)
         {
             let stored = oracle.journal(on.player).to_vec();

@@ -23,6 +23,7 @@ mod ears;
 #[path = "../support/env.rs"]
 mod env;
 mod game;
+mod leases;
 mod oracle;
 mod run;
 mod server;
@@ -90,6 +91,11 @@ fn whatever_happens_nothing_is_lost_doubled_or_leaked() {
 #[test]
 fn a_write_that_is_not_fenced_is_found_out() {
     is_found_out(Sabotage::NoFence, &["I1"]);
+}
+
+#[test]
+fn a_lock_that_is_taken_from_a_server_that_beats_is_found_out() {
+    is_found_out(Sabotage::HastyLocks, &["I1"]);
 }
 
 #[test]

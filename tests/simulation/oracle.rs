@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use bevy_player_data::{
     PlayerData as _, PlayerId,
     document::{Document, Entry},
-    store::{Commit, LockId, MemoryStore, ReceiptState, Record, Store, StoreError, Then, Write},
+    store::{Acquire, Commit, LockId, MemoryStore, ReceiptState, Record, Store, StoreError, Then, Write},
 };
 use bytes::Bytes;
 
 use crate::{
     game::{Badge, Bought, Diary, Journal, Level, NEW_LEVELS, NewLevel, ON_FALLBACK, PLAYED, Pet, Relics},
+    leases::TrueLeases,
     stored::{look, value},
     tally::Tally,
 };
@@ -24,6 +25,7 @@ pub struct Oracle {
     rows: MemoryStore,
     pages: BTreeMap<PlayerId, Page>,
     relics: BTreeMap<u32, PlayerId>,
+    pub leases: TrueLeases,
     pub history: String,
     pub tally: Tally,
     violation: Option<String>,
@@ -53,6 +55,7 @@ impl Oracle {
             rows,
             pages: BTreeMap::new(),
             relics: BTreeMap::new(),
+            leases: TrueLeases::default(),
             history: String::new(),
             tally: Tally::default(),
             violation: None,
@@ -88,12 +91,8 @@ impl Oracle {
     }
 
     /// Takes in that somebody asked for a lock.
-    pub fn acquired(
-        &mut self,
-        player: PlayerId,
-        lock: LockId,
-        answer: Result<(u64, Option<Bytes>), &StoreError>,
-    ) {
+    pub fn acquired(&mut self, acquire: &Acquire, answer: Result<(u64, Option<Bytes>), &StoreError>) {
+        let (player, lock) = (acquire.player, acquire.lock);
         let before = self.page(player).record.clone();
         let after = self.read(player);
         let check = match answer {
@@ -117,7 +116,14 @@ impl Oracle {
                         "I1: {player} was locked, and the row knows nothing of it"
                     ))
                 } else {
-                    Ok(())
+                    let holder = before.as_ref().and_then(|record| record.lock.as_ref());
+                    match holder.filter(|_| !again) {
+                        Some(holder) => {
+                            self.tally.count("effects", "lock taken over");
+                            self.leases.may_be_taken(holder, acquire)
+                        }
+                        None => Ok(()),
+                    }
                 }
             }
         };

@@ -337,7 +337,11 @@ impl Simulation {
                     .get::<game::Journal>(entity)
                     .map(|journal| journal.0.clone())
             {
-                world.resource_mut::<Leaving>().0.insert(entity, journal);
+                let PersistentPlayer(player) = *world.get(entity).expect("a player");
+                world
+                    .resource_mut::<Leaving>()
+                    .0
+                    .insert(entity, (player, journal));
             }
             world.despawn(entity);
         });
@@ -549,6 +553,7 @@ impl Simulation {
             }
         }
         let (flushed, lost, elapsed) = place.exit();
+        let unanswered = std::mem::take(&mut place.app.world_mut().resource_mut::<Leaving>().0);
         place.count();
         drop(place);
         self.cut_off(server);
@@ -563,6 +568,11 @@ impl Simulation {
             oracle.tally.count("exits", name);
             if elapsed > EXIT_DEADLINE + 2 * TICK {
                 oracle.judge(Err(format!("I8: an exit took {elapsed:?}")));
+            }
+            for (player, journal) in unanswered.into_values() {
+                oracle.judge(Err(format!(
+                    "I8: {player} left with {journal:?} before the exit, and nobody said what became of it"
+                )));
             }
             for (player, journal) in present {
                 if !unsaved.contains(&player) && !lost.0.contains(&player) && !oracle.journal(player).starts_with(&journal) {

@@ -26,6 +26,8 @@ use crate::{
 
 /// How much time passes with each tick.
 pub const TICK: Duration = Duration::from_millis(50);
+/// How long a server may be silent before its locks may be taken over.
+pub const LEASE_TTL: Duration = Duration::from_millis(400);
 /// How long saving everybody may take on exit.
 pub const EXIT_DEADLINE: Duration = Duration::from_millis(300);
 /// How long a provider waits for the answer to a callback.
@@ -180,7 +182,7 @@ fn settings(make: &Make) -> ServerSettings {
     ServerSettings {
         name: format!("server {}", make.number),
         beat: Duration::from_millis(100),
-        lease_ttl: Duration::from_millis(400),
+        lease_ttl: LEASE_TTL,
         autosave: make.autosave.then_some(Duration::from_millis(300)),
         load_timeout: Duration::from_millis(1500),
         exit_deadline: EXIT_DEADLINE,

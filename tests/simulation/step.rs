@@ -91,6 +91,7 @@ pub fn expected() -> Tally {
                 "commit refused: lock lost",
                 "commit refused: superseded",
                 "lock granted",
+                "lock taken over",
                 "lock refused",
             ],
         ),

@@ -14,8 +14,8 @@ use bevy_player_data::{
     PlayerData as _,
     document::Document,
     store::{
-        Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore, NewReceipt,
-        Notice, ServerId, Store, StoreError, Then,
+        Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases, MemoryStore,
+        NewReceipt, Notice, ServerId, Store, StoreError, Then,
     },
 };
 
@@ -26,6 +26,8 @@ use crate::{game::Pet, oracle::Oracle, split_store::forward::forward, stored::lo
 pub enum Sabotage {
     /// A write is accepted whoever it is from.
     NoFence,
+    /// A lock is granted whoever holds it.
+    HastyLocks,
     /// A write is accepted however late it comes.
     NoSeq,
     /// A write is acknowledged before it takes effect.
@@ -123,6 +125,7 @@ impl Wire {
         let due = {
             let mut shared = self.lock();
             shared.now += 1;
+            shared.oracle.leases.tick();
             let now = shared.now;
             let (due, late) = mem::take(&mut shared.late)
                 .into_iter()
@@ -169,9 +172,8 @@ impl Wire {
     }
 
     fn acquire(&self, acquire: Acquire) -> Result<Acquired, StoreError> {
-        let (player, lock) = (acquire.player, acquire.lock);
         let line = format!("{acquire:?}");
-        let answer = look(self.rows.acquire(acquire));
+        let answer = look(self.rows.acquire(self.hasty(acquire.clone())));
         self.oracle(|oracle| {
             oracle.tell(&match &answer {
                 Ok(acquired) => format!("{line} -> fence {}", acquired.fence),
@@ -188,7 +190,7 @@ impl Wire {
             let granted = answer
                 .as_ref()
                 .map(|acquired| (acquired.fence, acquired.document.clone()));
-            oracle.acquired(player, lock, granted);
+            oracle.acquired(&acquire, granted);
         });
         answer
     }
@@ -222,6 +224,19 @@ impl Wire {
             oracle.committed(&commit, answer.as_ref().map(|_| ()));
         });
         answer
+    }
+
+    /// What a broken store makes of an acquire.
+    fn hasty(&self, mut acquire: Acquire) -> Acquire {
+        if self.sabotage == Some(Sabotage::HastyLocks) {
+            let leases = look(self.rows.leases()).expect("the rows can be read");
+            let lapsed = leases.servers.into_iter().map(|lease| LapsedLease {
+                server: lease.server,
+                beat: lease.beat,
+            });
+            acquire.lapsed = lapsed.collect();
+        }
+        acquire
     }
 
     /// What a broken store makes of a commit.
@@ -304,6 +319,9 @@ impl Store for Connection {
             let line = format!("{lease:?}");
             let answer = self.rows.lease(lease).await;
             self.note(&format!("{line} -> {answer:?}"));
+            if let Ok(leases) = &answer {
+                self.wire.oracle(|oracle| oracle.leases.read(leases));
+            }
             answer
         })
     }
@@ -311,6 +329,7 @@ impl Store for Connection {
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.note(&format!("retire {server}"));
+            self.wire.oracle(|oracle| oracle.leases.retired(server));
             self.rows.retire(server).await
         })
     }
