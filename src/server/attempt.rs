@@ -55,8 +55,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Skipped(why) => write!(f, "Bevy skipped the system: {why}"),
-            // Without the backtrace that its own form may bring along.
-            Self::Failed(error) => write!(f, "{}", error.to_string().trim_end()),
+            Self::Failed(error) => f.write_str(without_backtrace(&error.to_string())),
             Self::Panicked(message) => write!(f, "it panicked: {message}"),
             Self::Left => f.write_str("the player left meanwhile"),
             Self::Unsavable(error) => write!(f, "the data could not be saved afterwards: {error}"),
@@ -67,6 +66,22 @@ impl fmt::Display for Failure {
             Self::OthersLeft => f.write_str("it sent players away who have no part in it"),
         }
     }
+}
+
+/// What Bevy says of an error ends with a backtrace if `RUST_BACKTRACE` is set. That is of no use to those who read this.
+fn without_backtrace(error: &str) -> &str {
+    let is_frame = |line: &str| {
+        let number = line.trim_start().split(": ").next();
+        line.starts_with("  ") && number.is_some_and(|number| number.parse::<u16>().is_ok())
+    };
+    let mut end = 0;
+    for line in error.split_inclusive('\n') {
+        if is_frame(line) {
+            break;
+        }
+        end += line.len();
+    }
+    error[..end].trim_end()
 }
 
 /// What was so before.
@@ -356,4 +371,16 @@ fn live_players(players: &mut EntityHashMap<Player>) -> impl Iterator<Item = (En
         Player::Live(live) => Some((entity, &mut **live)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_backtrace;
+
+    #[test]
+    fn an_error_is_told_without_its_backtrace() {
+        let error = "no room:\n  2 too many\n   0: game::give\n             at ./game.rs:7:5\n   1: main\n\nnote: Some";
+        assert_eq!(without_backtrace(error), "no room:\n  2 too many");
+        assert_eq!(without_backtrace("no room\n"), "no room");
+    }
 }

@@ -109,7 +109,8 @@ impl std::error::Error for Refuse {}
 pub enum Revoked {
     /// Everything.
     Fully,
-    /// Not everything, since the player has used some of it. What is missing is kept with the receipt, for support.
+    /// Not everything, since the player has used some of it. What is missing is kept with the receipt, for support,
+    /// and the player's own client is told.
     Short(String),
 }
 

@@ -142,10 +142,10 @@ fn hear_purchase(on: On<PurchaseProcessed>, ears: Res<Ears>) {
 
 fn hear_trade(on: On<TradeSettled>, ears: Res<Ears>) {
     ears.0.oracle(|oracle| {
-        // What Bevy says of a failed system may end with a backtrace, which is another one each time.
-        let result = format!("{:?}", on.result);
-        let result = result.lines().next().unwrap_or_default();
-        oracle.tell(&format!("trade: {} with {} {result}", on.player, on.partner));
+        oracle.tell(&format!(
+            "trade: {} with {} {:?}",
+            on.player, on.partner, on.result
+        ));
         oracle
             .tally
             .count("trades", if on.result.is_ok() { "settled" } else { "refused" });
