@@ -23,14 +23,16 @@
 //! The client says hello with what it was built with: this crate's protocol version, a hash over the keys and versions
 //! of the public types, and the game's version. The server welcomes it, or says in words what doesn't match and
 //! disconnects it. From then on the server sends, in order: that a player is loading; all public values at once when
-//! that is done; what changed, once a tick; load and save errors as a player may see them; the session's end. The client
+//! that is done; what changed, once a tick, as a patch where that is shorter; load and save errors as a player may see them; the session's end. The client
 //! acknowledges what it has applied.
 
 use std::time::Duration;
 
+pub(crate) mod change;
 mod channel;
 #[cfg(feature = "server")]
 mod flow;
+pub(crate) mod frame;
 #[cfg(feature = "server")]
 mod link;
 mod plugins;

@@ -287,34 +287,97 @@ fn a_client_that_acknowledges_what_it_was_never_sent_gains_nothing() {
     assert!(ada.is_connected(&server));
 }
 
-#[test]
-fn a_server_that_says_a_value_twice_in_a_message_is_taken_at_its_last_word() {
-    let mut app = bare_client(ReplicationSettings::default());
-    app.add_plugins(shared_data);
-    let mut renet = RenetClient::new(config());
-    renet.set_connected();
-    app.insert_resource(renet);
-    let mut server = renet::RenetServer::new(config());
-    server.add_connection(1);
+/// A client that hears frames from a server of which nothing else is there.
+struct Listener {
+    app: App,
+    server: renet::RenetServer,
+}
 
-    // In the protocol's spelling, in session 1: loading a player, and then coins (the first public type) twice: in a
-    // load, in a change, as gone, and as new and gone.
-    let loading = [&[1, 0, 18, 3, 16][..], &[7; 16]].concat();
-    let loaded = vec![1, 0, 10, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
-    let changed = vec![1, 0, 10, 5, 2, 0, 1, 1, 7, 0, 1, 1, 8];
-    let gone = vec![1, 0, 6, 5, 2, 0, 0, 0, 0];
-    let both = vec![1, 0, 8, 5, 2, 0, 0, 0, 1, 1, 9];
-    let mut shown = Vec::new();
-    for frame in [loading, loaded, changed, gone, both] {
-        server.send_message(1, CHANNEL, frame);
-        let mut client = app.world_mut().resource_mut::<RenetClient>();
-        for packet in server.get_packets_to_send(1).expect("it is connected") {
+impl Listener {
+    fn new() -> Self {
+        let mut app = bare_client(ReplicationSettings::default());
+        app.add_plugins(shared_data);
+        let mut renet = RenetClient::new(config());
+        renet.set_connected();
+        app.insert_resource(renet);
+        let mut server = renet::RenetServer::new(config());
+        server.add_connection(1);
+        Self { app, server }
+    }
+
+    /// Takes in a frame, and returns the coins that are shown then.
+    fn hear(&mut self, frame: Vec<u8>) -> Option<Coins> {
+        self.server.send_message(1, CHANNEL, frame);
+        let mut client = self.app.world_mut().resource_mut::<RenetClient>();
+        for packet in self.server.get_packets_to_send(1).expect("it is connected") {
             client.process_packet(&packet);
         }
-        app.update();
-        let mut coins = app.world_mut().query::<&Coins>();
-        shown.push(coins.iter(app.world()).next().cloned());
+        self.app.update();
+        let mut coins = self.app.world_mut().query::<&Coins>();
+        coins.iter(self.app.world()).next().cloned()
     }
+
+    fn count<F: bevy::ecs::query::QueryFilter>(&mut self) -> usize {
+        self.app
+            .world_mut()
+            .query_filtered::<(), F>()
+            .iter(self.app.world())
+            .count()
+    }
+}
+
+/// In the protocol's spelling, in session 1: loading a player, whose id is 7 all over.
+fn loading() -> Vec<u8> {
+    [&[1, 3, 16][..], &[7; 16], &[1]].concat()
+}
+
+#[test]
+fn a_server_that_says_twice_how_a_load_ended_leaves_the_player_in_one_state() {
+    let mut listener = Listener::new();
+    listener.hear(loading());
+    // In a session; on defaults, because server `b` has the player; in a session.
+    let session = vec![1, 4, 0, 0, 1, 0, 1, 5];
+    let on_defaults = vec![1, 4, 1, 0, 1, b'b', 1, 0, 1, 6];
+    for (frame, in_session, coins) in [(&session, 1, 5), (&on_defaults, 0, 6), (&session, 1, 5)] {
+        assert_eq!(listener.hear(frame.clone()), Some(Coins(coins)));
+        let states = (
+            listener.count::<With<PlayerSession>>(),
+            listener.count::<With<PlayerFallback>>(),
+        );
+        assert_eq!(states, (in_session, 1 - in_session));
+        assert_eq!(listener.count::<With<PlayerLoading>>(), 0);
+    }
+}
+
+#[test]
+fn a_patch_of_bytes_that_are_not_there_leaves_the_last_good_value() {
+    let mut listener = Listener::new();
+    listener.hear(loading());
+    let coins = |coins| Some(Coins(coins));
+    assert_eq!(listener.hear(vec![1, 4, 0, 0, 1, 0, 1, 5]), coins(5));
+    let (whole, overwrite, splice) = (4 << 5 | 1, 5 << 5 | 1, 6 << 5 | 1);
+    assert_eq!(listener.hear(vec![overwrite, 0, 0, 7]), coins(7));
+    for misfit in [
+        vec![overwrite, 0, 1, 8],
+        vec![splice, 0, 0, 2, 8],
+        vec![overwrite, 0, 0, 9],
+    ] {
+        assert_eq!(listener.hear(misfit), coins(7));
+    }
+    assert_eq!(listener.hear(vec![whole, 0, 8]), coins(8));
+    assert_eq!(listener.hear(vec![splice, 0, 0, 1, 9]), coins(9));
+}
+
+#[test]
+fn a_server_that_says_a_value_twice_in_a_message_is_taken_at_its_last_word() {
+    // Coins (the first public type) twice: in a load, in a change, as gone, and as new and gone.
+    let changes = 3 << 5 | 1;
+    let loaded = vec![1, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
+    let changed = vec![changes, 2, 0, 1, 1, 7, 0, 1, 1, 8];
+    let gone = vec![changes, 2, 0, 0, 0, 0];
+    let both = vec![changes, 2, 0, 0, 0, 1, 1, 9];
+    let mut listener = Listener::new();
+    let shown = [loading(), loaded, changed, gone, both].map(|frame| listener.hear(frame));
     let coins = |coins| Some(Coins(coins));
     assert_eq!(shown, [None, coins(6), coins(8), None, coins(9)]);
 }

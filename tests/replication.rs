@@ -143,6 +143,41 @@ fn only_what_changed_is_sent() {
 }
 
 #[test]
+fn a_small_change_of_a_large_value_is_sent_as_what_differs() {
+    let mut server = server();
+    let mut drawing = "o".repeat(1024 * 1024);
+    let mut items: Vec<_> = (0..500).map(|n| (format!("item {n}"), 1)).collect();
+    let bag = |items: &[(String, u32)]| Inventory(items.iter().cloned().collect());
+    let data = (bag(&items), Drawing(drawing.clone()));
+    let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", data);
+    client.until(&mut server, "the drawing is there", |world| {
+        world
+            .query::<&Drawing>()
+            .iter(world)
+            .any(|drawing| !drawing.0.is_empty())
+    });
+    client.settle(&mut server);
+    let before = client.stats(&server).sent_bytes;
+    // As long as before, longer, and shorter.
+    for (place, count) in [(500_000, 2), (700_000, 70_000), (900_000, 3)] {
+        drawing.replace_range(place..place + 10, "0123456789");
+        set(&mut server, player, |shown: &mut Drawing| {
+            shown.0.clone_from(&drawing)
+        });
+        items[250].1 = count;
+        set(&mut server, player, |shown: &mut Inventory| *shown = bag(&items));
+        client.step(&mut server);
+        assert!(
+            client.get::<Drawing>() == Some(Drawing(drawing.clone())),
+            "another drawing is shown"
+        );
+        assert_eq!(client.get(), Some(bag(&items)));
+    }
+    let sent = client.stats(&server).sent_bytes - before;
+    assert!(sent < 128, "{sent} bytes for six small changes");
+}
+
+#[test]
 fn a_value_that_is_written_but_equal_is_not_sent() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(5));

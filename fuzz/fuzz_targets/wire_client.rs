@@ -246,26 +246,35 @@ fn seeds() -> Vec<Vec<u8>> {
                 .flat_map(|frame| [(0, &frame[..]), (1, &frame[..])]),
         ));
     }
-    // A message in parts: a whole one, cut in two. (Session, kind, bytes.)
-    if let [_, loading, loaded, ..] = &histories[0][..]
-        && let &[session, 0, length, ref message @ ..] = &loaded[..]
-    {
-        let (a, b) = message.split_at(usize::from(length / 2));
-        let part = |kind, bytes: &[u8]| [&[session, kind, bytes.len() as u8], bytes].concat();
-        seeds.push(chunks([
-            (0, &loading[..]),
-            (0, &part(1, a)),
-            (0, &part(2, b)),
-            (0, &part(2, b)),
-        ]));
-    }
-    // The same value twice: in the change of a player who is there, and in a load.
+    // In the protocol's spelling, in the session of the history: what is cut in two; a value twice in one frame and in a
+    // load; patches that fit and that don't.
     if let [_, loading, loaded, ..] = &histories[0][..] {
-        let session = loading[0];
-        let twice = [session, 0, 10, 5, 2, 0, 1, 1, 5, 0, 1, 1, 6];
-        let load = [session, 0, 10, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
-        seeds.push(chunks([(0, &loading[..]), (0, &loaded[..]), (0, &twice[..])]));
-        seeds.push(chunks([(0, &loading[..]), (0, &load[..])]));
+        let frame = |kind: u8, rest: &[u8]| [&[kind << 5 | loading[0] & 31], rest].concat();
+        let (a, b) = loaded.split_at(loaded.len() / 2);
+        let in_parts = [frame(1, a), frame(2, b), frame(2, b)];
+        let changes = [
+            frame(3, &[2, 0, 1, 1, 5, 0, 1, 1, 6]),
+            frame(0, &[4, 0, 0, 2, 0, 1, 5, 0, 1, 6]),
+            frame(4, &[0, 9]),
+            frame(5, &[0, 0, 7]),
+            frame(6, &[0, 0, 1, 251, 1, 1]),
+            frame(6, &[0, 9, 9, 1]),
+            frame(3, &[2, 0, 2, 0, 1, 8, 0, 0]),
+        ];
+        let seed = |first: &[&Vec<u8>], rest: &[Vec<u8>]| {
+            let frames = first
+                .iter()
+                .map(|frame| &frame[..])
+                .chain(rest.iter().map(|frame| &frame[..]));
+            chunks(frames.map(|frame| (0, frame)))
+        };
+        seeds.push(seed(&[loading], &in_parts));
+        seeds.push(seed(&[loading, loaded], &changes));
+        seeds.push(seed(&[loading], &changes[1..]));
+        // A load that ends twice, in another way.
+        if let Some(on_defaults) = histories.last().and_then(|history| history.get(2)) {
+            seeds.push(seed(&[loading, loaded, on_defaults, loaded], &[]));
+        }
     }
     seeds
 }

@@ -1,11 +1,19 @@
-//! One connection to a server: counting what arrived, putting parts together, and leaving out what is out of date.
+//! One connection to a server: counting what arrived, putting parts and patches together, and leaving out what is out of
+//! date.
+
+use std::collections::BTreeMap;
 
 use bevy::prelude::*;
+use bytes::Bytes;
 
 use crate::{
     id::PlayerId,
     registry::wire::WireError,
-    replication::protocol::{self, Frame, FrameKind, TO_CLIENT_LIMIT, ToClient},
+    replication::{
+        change::{Change, Misfit},
+        frame::{self, Frame},
+        protocol::{TO_CLIENT_LIMIT, ToClient},
+    },
 };
 
 /// What the client knows about its connection.
@@ -19,7 +27,9 @@ pub(super) struct Connection {
     /// The session that the server speaks of; 0 before the first.
     pub(super) epoch: u32,
     pub(super) mirror: Option<Mirror>,
-    /// The beginning of a message that comes in parts.
+    /// The bytes of each public value, by the number of its type: what patches are applied to.
+    values: BTreeMap<u16, Bytes>,
+    /// The beginning of a frame that comes in parts.
     parts: Vec<u8>,
     /// Whether something that could not be read was complained about.
     pub(super) has_complained: bool,
@@ -32,6 +42,14 @@ pub(super) struct Mirror {
     pub(super) player: PlayerId,
 }
 
+/// What a frame tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Told {
+    Message(ToClient),
+    /// The new bytes of these public types; `None` for one that is gone.
+    Changed(Vec<(u16, Option<Bytes>)>),
+}
+
 /// Why a frame is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
@@ -39,38 +57,75 @@ pub(super) enum FrameError {
     Unreadable(#[from] WireError),
     #[error("its parts have more than {TO_CLIENT_LIMIT} bytes")]
     TooLarge,
+    #[error("it holds a part in a part")]
+    PartInPart,
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
 }
 
 impl Connection {
-    /// Takes in a frame, and returns the message that it completes, unless that is about a session that is over.
-    pub(super) fn take_in(&mut self, frame: &[u8]) -> Result<Option<ToClient>, FrameError> {
+    /// Takes in a frame, and returns what it tells, or completes, unless that is about a session that is over.
+    pub(super) fn take_in(&mut self, frame: &Bytes) -> Result<Option<Told>, FrameError> {
         self.frames += 1;
-        let Frame { epoch, kind, bytes } = protocol::decode(frame)?;
-        let message: ToClient = match kind {
-            FrameKind::Whole => protocol::decode(&bytes)?,
-            _ if epoch != self.epoch => return Ok(None),
-            FrameKind::Part => {
-                self.append(&bytes)?;
-                return Ok(None);
-            }
-            FrameKind::LastPart => {
-                self.append(&bytes)?;
-                protocol::decode(&std::mem::take(&mut self.parts))?
-            }
+        let (session, frame) = frame::read(frame)?;
+        let Frame::Part { bytes, is_last } = frame else {
+            return self.understand(session, frame);
         };
-        match message {
-            ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } => {
-                return Ok(Some(message));
-            }
-            ToClient::Loading { .. } => {
-                self.epoch = epoch;
-                self.parts = Vec::new();
-            }
-            _ if epoch != self.epoch => return Ok(None),
-            ToClient::Ended { .. } => self.parts = Vec::new(),
-            _ => {}
+        if !frame::is_about(session, self.epoch) {
+            return Ok(None);
         }
-        Ok(Some(message))
+        self.append(&bytes)?;
+        if !is_last {
+            return Ok(None);
+        }
+        let (session, frame) = frame::read(&std::mem::take(&mut self.parts).into())?;
+        self.understand(session, frame)
+    }
+
+    fn understand(&mut self, session: u8, frame: Frame) -> Result<Option<Told>, FrameError> {
+        let is_current = frame::is_about(session, self.epoch);
+        match frame {
+            Frame::Part { .. } => Err(FrameError::PartInPart),
+            Frame::Changes(changes) if is_current => {
+                let values = changes
+                    .into_iter()
+                    .map(|(index, change)| self.change(index, change))
+                    .collect::<Result<_, _>>()
+                    // Whatever the server believes that we have, it is something else: only whole values are of use now.
+                    .inspect_err(|_| self.values.clear())?;
+                Ok(Some(Told::Changed(values)))
+            }
+            Frame::Changes(_) => Ok(None),
+            Frame::Message(message) => {
+                match &message {
+                    ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } => {}
+                    ToClient::Loading { epoch, .. } => {
+                        self.epoch = *epoch;
+                        self.forget();
+                    }
+                    _ if !is_current => return Ok(None),
+                    ToClient::Loaded { values, .. } => self.values.extend(values.iter().cloned()),
+                    ToClient::Ended { .. } => self.forget(),
+                    _ => {}
+                }
+                Ok(Some(Told::Message(message)))
+            }
+        }
+    }
+
+    fn change(&mut self, index: u16, change: Change) -> Result<(u16, Option<Bytes>), Misfit> {
+        let new = change.apply(self.values.get(&index))?;
+        match &new {
+            Some(bytes) => self.values.insert(index, bytes.clone()),
+            None => self.values.remove(&index),
+        };
+        Ok((index, new))
+    }
+
+    /// A session begins, or is over.
+    fn forget(&mut self) {
+        self.values.clear();
+        self.parts = Vec::new();
     }
 
     fn append(&mut self, part: &[u8]) -> Result<(), FrameError> {
@@ -85,92 +140,139 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+    use crate::replication::protocol::Outcome;
 
-    fn frame(epoch: u32, kind: FrameKind, bytes: &[u8]) -> Bytes {
-        protocol::encode(&Frame {
-            epoch,
-            kind,
-            bytes: Bytes::copy_from_slice(bytes),
-        })
+    fn connection() -> Connection {
+        let mut connection = Connection::default();
+        told(&mut connection, loading(1));
+        connection
     }
 
-    fn whole(epoch: u32, message: &ToClient) -> Bytes {
-        frame(epoch, FrameKind::Whole, &protocol::encode(message))
+    fn loading(epoch: u32) -> Vec<u8> {
+        let player = PlayerId::from_name("ada");
+        frame::message(epoch, &ToClient::Loading { player, epoch })
     }
 
-    fn loading() -> ToClient {
-        ToClient::Loading {
-            player: PlayerId::from_name("ada"),
-        }
+    fn told(connection: &mut Connection, frame: Vec<u8>) -> Option<Told> {
+        connection.take_in(&frame.into()).expect("it can be read")
     }
 
-    fn changed(size: usize) -> ToClient {
-        ToClient::Changed {
-            values: vec![(0, Some(vec![7; size].into()))],
-        }
+    fn big() -> Bytes {
+        vec![7; 1000].into()
+    }
+
+    fn change(epoch: u32, change: Change) -> Vec<u8> {
+        frame::changes(epoch, &[(0, change)])
+    }
+
+    fn changed(bytes: Bytes) -> Option<Told> {
+        Some(Told::Changed(vec![(0, Some(bytes))]))
     }
 
     #[test]
-    fn a_message_in_parts_is_put_together_with_whole_ones_in_between() {
-        let mut connection = Connection::default();
-        connection.take_in(&whole(1, &loading())).expect("it can be read");
-        let big = protocol::encode(&changed(1000));
+    fn a_frame_in_parts_is_put_together_with_whole_ones_in_between() {
+        let mut connection = connection();
+        let frame = change(1, Change::Whole(big()));
+        assert_eq!(told(&mut connection, frame::part(1, false, &frame[..400])), None);
+        let small = Bytes::from_static(b"a");
         assert_eq!(
-            connection
-                .take_in(&frame(1, FrameKind::Part, &big[..400]))
-                .expect("a part"),
+            told(&mut connection, change(1, Change::Whole(small.clone()))),
+            changed(small)
+        );
+        assert_eq!(
+            told(&mut connection, frame::part(1, false, &frame[400..900])),
             None
         );
         assert_eq!(
-            connection.take_in(&whole(1, &changed(1))).expect("a message"),
-            Some(changed(1))
+            told(&mut connection, frame::part(1, true, &frame[900..])),
+            changed(big())
         );
-        assert_eq!(
-            connection
-                .take_in(&frame(1, FrameKind::Part, &big[400..900]))
-                .expect("a part"),
-            None
-        );
-        let last = connection
-            .take_in(&frame(1, FrameKind::LastPart, &big[900..]))
-            .expect("a message");
-        assert_eq!(last, Some(changed(1000)));
         assert_eq!(connection.frames, 5);
     }
 
     #[test]
     fn what_is_about_a_session_that_is_over_is_left_out() {
-        let mut connection = Connection::default();
-        connection.take_in(&whole(1, &loading())).expect("it can be read");
-        let big = protocol::encode(&changed(1000));
-        connection
-            .take_in(&frame(1, FrameKind::Part, &big[..400]))
-            .expect("a part");
-        connection.take_in(&whole(2, &loading())).expect("it can be read");
+        let mut connection = connection();
+        let frame = change(1, Change::Whole(big()));
+        told(&mut connection, frame::part(1, false, &frame[..400]));
+        told(&mut connection, loading(2));
+        assert_eq!(told(&mut connection, frame.clone()), None);
+        assert_eq!(told(&mut connection, frame::part(1, true, &frame[400..])), None);
+        let again = change(2, Change::Whole(big()));
         assert_eq!(
-            connection.take_in(&whole(1, &changed(1))).expect("a message"),
-            None
+            told(&mut connection, frame::part(2, true, &again)),
+            changed(big()),
+            "the old part was forgotten"
+        );
+    }
+
+    #[test]
+    fn patches_continue_what_was_loaded_and_what_was_changed() {
+        let mut connection = connection();
+        let outcome = Outcome::Session { first_join: false };
+        let values = vec![(0, Bytes::from_static(b"abcd"))];
+        told(
+            &mut connection,
+            frame::message(1, &ToClient::Loaded { outcome, values }),
+        );
+        let overwrite = |at, bytes| Change::Overwrite {
+            at,
+            bytes: Bytes::from_static(bytes),
+        };
+        assert_eq!(
+            told(&mut connection, change(1, overwrite(1, b"X"))),
+            changed(Bytes::from_static(b"aXcd"))
         );
         assert_eq!(
-            connection
-                .take_in(&frame(1, FrameKind::LastPart, &big[400..]))
-                .expect("a part"),
-            None
+            told(&mut connection, change(1, overwrite(2, b"Y"))),
+            changed(Bytes::from_static(b"aXYd"))
         );
-        let whole_again = connection
-            .take_in(&frame(2, FrameKind::LastPart, &big))
-            .expect("a message");
-        assert_eq!(whole_again, Some(changed(1000)), "the old part was forgotten");
+    }
+
+    #[test]
+    fn a_patch_that_does_not_fit_changes_nothing_and_no_patch_is_trusted_afterwards() {
+        let mut connection = connection();
+        told(
+            &mut connection,
+            change(1, Change::Whole(Bytes::from_static(b"abcd"))),
+        );
+        let patch = |at| Change::Overwrite {
+            at,
+            bytes: Bytes::from_static(b"X"),
+        };
+        for at in [4, 1] {
+            let refused = connection.take_in(&change(1, patch(at)).into());
+            assert!(matches!(refused, Err(FrameError::Misfit(_))), "{refused:?}");
+        }
+        let whole = Bytes::from_static(b"efgh");
+        assert_eq!(
+            told(&mut connection, change(1, Change::Whole(whole.clone()))),
+            changed(whole)
+        );
+        assert_eq!(
+            told(&mut connection, change(1, patch(1))),
+            changed(Bytes::from_static(b"eXgh"))
+        );
+    }
+
+    #[test]
+    fn a_patch_never_continues_another_session() {
+        let mut connection = connection();
+        told(
+            &mut connection,
+            change(1, Change::Whole(Bytes::from_static(b"abcd"))),
+        );
+        told(&mut connection, loading(2));
+        let bytes = Bytes::from_static(b"X");
+        let refused = connection.take_in(&change(2, Change::Overwrite { at: 0, bytes }).into());
+        assert!(matches!(refused, Err(FrameError::Misfit(_))), "{refused:?}");
     }
 
     #[test]
     fn parts_without_end_are_refused() {
-        let mut connection = Connection::default();
-        connection.take_in(&whole(1, &loading())).expect("it can be read");
-        let part = frame(1, FrameKind::Part, &vec![0; 1024 * 1024]);
+        let mut connection = connection();
+        let part = frame::part(1, false, &vec![0; 1024 * 1024]).into();
         let refused = (0..=TO_CLIENT_LIMIT / (1024 * 1024)).find_map(|_| connection.take_in(&part).err());
         assert!(matches!(refused, Some(FrameError::TooLarge)));
     }

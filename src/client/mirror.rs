@@ -52,7 +52,6 @@ pub(super) fn update(
                 .filter_map(|(index, bytes)| Some((index, read(types, is_first, index, &bytes)?)));
             load(commands, mirror, outcome, read.collect());
         }
-        ToClient::Changed { values } => change(commands, entity, types, is_first, values),
         ToClient::LoadFailed { error } => commands.trigger(PlayerLoadFailed {
             entity,
             player,
@@ -140,7 +139,8 @@ fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: ByTyp
         let Ok(mut entity) = world.get_entity_mut(entity) else {
             return;
         };
-        entity.remove::<PlayerLoading>();
+        // All of them: whatever a server says, and however often, a player is in one state.
+        entity.remove::<(PlayerLoading, PlayerSession, PlayerFallback)>();
         if !entity.is_despawned() {
             insert_together(&mut entity, std::iter::once(state).chain(values.into_values()));
         }
@@ -159,7 +159,8 @@ fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: ByTyp
     }
 }
 
-fn change(
+/// Gives the mirror the values that have changed.
+pub(super) fn change(
     commands: &mut Commands,
     mirror: Entity,
     types: &PublicTypes,

@@ -6,7 +6,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     DisconnectedByServer, ReplicationClient, ReplicationRefused,
-    connection::{Connection, Mirror},
+    connection::{Connection, Mirror, Told},
     mirror::{self, Foreign},
 };
 use crate::replication::{
@@ -47,7 +47,7 @@ pub(super) fn receive(
     while let Some(frame) = client.receive_message(channels.to_client) {
         match connection.take_in(&frame) {
             Ok(None) => {}
-            Ok(Some(message)) => {
+            Ok(Some(told)) => {
                 let mut undecodable = |index| replication.undecodable.insert(index);
                 let has_foreign = !own_players.is_empty();
                 take_in(
@@ -55,7 +55,7 @@ pub(super) fn receive(
                     types,
                     &mut undecodable,
                     has_foreign,
-                    message,
+                    told,
                     &mut commands,
                 );
             }
@@ -97,9 +97,18 @@ fn take_in(
     types: &PublicTypes,
     is_first: &mut dyn FnMut(u16) -> bool,
     has_foreign: bool,
-    message: ToClient,
+    told: Told,
     commands: &mut Commands,
 ) {
+    let message = match told {
+        Told::Message(message) => message,
+        Told::Changed(values) => {
+            if let Some(mirror) = connection.mirror {
+                mirror::change(commands, mirror.entity, types, is_first, values);
+            }
+            return;
+        }
+    };
     match message {
         ToClient::Welcome => debug!("the server knows the same player data"),
         ToClient::Refused {
@@ -114,7 +123,7 @@ fn take_in(
             warn!("the server disconnects this client: {reason}");
             commands.trigger(DisconnectedByServer { reason });
         }
-        ToClient::Loading { player } => {
+        ToClient::Loading { player, .. } => {
             if let Some(older) = connection.mirror.take() {
                 mirror::despawn(commands, older.entity);
             }

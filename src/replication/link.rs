@@ -21,7 +21,7 @@ pub(super) struct Link {
     pub(super) handshake: Handshake,
     /// The player that the client was told about.
     pub(super) watched: Option<Watched>,
-    /// The number of the session that the client was told about last; 0 before the first.
+    /// How many sessions the client was told about on this connection.
     pub(super) epoch: u32,
     pub(super) transfer: Option<Transfer>,
     pub(super) farewell: Option<Farewell>,
@@ -43,7 +43,7 @@ pub(super) enum Handshake {
     Refused,
 }
 
-/// A message that is sent in parts.
+/// A frame that is sent in parts.
 pub(super) struct Transfer {
     pub(super) bytes: Bytes,
     /// The public type it is about, if it carries a single value.
@@ -70,8 +70,7 @@ pub(super) struct Watched {
     pub(super) told: Option<Stage>,
     /// Public types to look at again.
     pub(super) dirty: BTreeSet<u16>,
-    /// What the client has, or will have when everything that was sent is applied. Comparing exact bytes costs one
-    /// encoded copy of the public data, and is what lets a later message be a patch.
+    /// What the client has, or will have when everything that was sent is applied: what patches are made against.
     pub(super) sent: Vec<Option<Bytes>>,
     pub(super) blocked: Option<SaveError>,
     pub(super) news: News,

@@ -1,8 +1,9 @@
 //! The messages between server and client.
 //!
-//! Everything is spelled by [`wire`], and every message from a client is bounded before it is decoded. A message to a
-//! client travels in a [`Frame`], and one that is too large for one frame in several. [`FromClient::Hello`] and
-//! [`ToClient::Refused`] keep their form in every version, so that two versions can tell each other what is wrong.
+//! Everything is spelled by [`wire`], and every message from a client is bounded before it is decoded. How messages to a
+//! client travel is [`frame`](super::frame)'s business, and what becomes of a value [`change`](super::change)'s.
+//! [`FromClient::Hello`] and [`ToClient::Refused`] keep their form in every version, so that two versions can tell each
+//! other what is wrong.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// The version of the protocol. Raise it with every change to a message.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
@@ -40,26 +41,7 @@ pub(crate) enum FromClient {
     Ack { epoch: u32, frame: u64 },
 }
 
-/// How a server's message travels.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Frame {
-    /// The session that it is about, counted by the server; 0 when it is about none.
-    pub(crate) epoch: u32,
-    pub(crate) kind: FrameKind,
-    pub(crate) bytes: Bytes,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FrameKind {
-    /// The bytes are a whole message.
-    Whole,
-    /// They continue a message that doesn't fit into one frame. Whole ones may come in between.
-    Part,
-    /// They end it.
-    LastPart,
-}
-
-/// What the server says.
+/// What the server says, beside what has become of single values.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) enum ToClient {
     /// The handshake failed, and the server disconnects. `types` are the keys and versions of the server's public types.
@@ -71,15 +53,13 @@ pub(crate) enum ToClient {
     Welcome,
     /// The server disconnects.
     Goodbye { reason: String },
-    /// A player is being loaded: the beginning of the frame's epoch.
-    Loading { player: PlayerId },
+    /// A player is being loaded: the beginning of session `epoch` of this connection, counted from 1.
+    Loading { player: PlayerId, epoch: u32 },
     /// The load has ended. The values are all that the player has, each with the number of its public type.
     Loaded {
         outcome: Outcome,
         values: Vec<(u16, Bytes)>,
     },
-    /// These values are new, or gone.
-    Changed { values: Vec<(u16, Option<Bytes>)> },
     /// The load has failed, and the player doesn't play on defaults.
     LoadFailed { error: LoadError },
     /// A save has ended.
@@ -89,7 +69,7 @@ pub(crate) enum ToClient {
     },
     /// The store refuses the data from now on, or doesn't any more.
     Blocked { reason: Option<SaveError> },
-    /// The end of the frame's epoch; with a reason if there was a session.
+    /// The end of the session; with a reason if there was a session.
     Ended { reason: Option<SessionEnd> },
     /// A purchase was processed, or could not be.
     Purchase(PurchaseNews),
@@ -113,14 +93,13 @@ pub(crate) enum Outcome {
 /// Spells one of this module's messages.
 pub(crate) fn encode(message: &impl Serialize) -> Bytes {
     let mut bytes = Vec::new();
-    wire::write(message, &mut bytes).expect("messages have lengths, and memory takes whatever is written");
+    write(message, &mut bytes);
     bytes.into()
 }
 
-/// Reads a [`Frame`], or a [`ToClient`] put together from frames.
-#[cfg(feature = "client")]
-pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, wire::WireError> {
-    wire::read(bytes)
+/// Appends one of this module's messages, or a part of one, to `out`.
+pub(crate) fn write(message: &impl Serialize, out: &mut Vec<u8>) {
+    wire::write(message, out).expect("messages have lengths, and memory takes whatever is written");
 }
 
 /// Reads what a client sent, which may be anything.
@@ -132,6 +111,7 @@ pub(crate) fn decode_from_client(bytes: &[u8]) -> Option<FromClient> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::frame;
 
     #[test]
     fn the_messages_that_two_versions_must_understand_keep_their_form() {
@@ -146,13 +126,7 @@ mod tests {
             reason: "b".to_owned(),
             types: vec![("c".to_owned(), 2)],
         };
-        assert_eq!(encode(&refused)[..], [0, 1, b'b', 1, 1, b'c', 2]);
-        let frame = Frame {
-            epoch: 0,
-            kind: FrameKind::Whole,
-            bytes: Bytes::from_static(b"d"),
-        };
-        assert_eq!(encode(&frame)[..], [0, 0, 1, b'd']);
+        assert_eq!(frame::message(0, &refused), [0, 0, 1, b'b', 1, 1, b'c', 2]);
     }
 
     #[cfg(feature = "server")]
@@ -182,6 +156,7 @@ mod tests {
         let messages = [
             ToClient::Loading {
                 player: PlayerId::from_name("ada"),
+                epoch: 7,
             },
             ToClient::Loaded {
                 outcome: Outcome::Fallback {
@@ -190,9 +165,6 @@ mod tests {
                     },
                 },
                 values: vec![(0, Bytes::from_static(&[1, 2])), (7, Bytes::new())],
-            },
-            ToClient::Changed {
-                values: vec![(1, Some(Bytes::from_static(&[3]))), (2, None)],
             },
             ToClient::Saved {
                 is_final: true,
@@ -214,7 +186,7 @@ mod tests {
         ];
         for message in messages {
             assert_eq!(
-                decode::<ToClient>(&encode(&message)).expect("it was encoded"),
+                wire::read::<ToClient>(&encode(&message)).expect("it was encoded"),
                 message
             );
         }

@@ -12,9 +12,9 @@ use bevy_renet::{RenetServer, renet::ClientId};
 use bytes::Bytes;
 
 use super::{
-    ReplicationStats,
+    ReplicationStats, frame,
     link::{Handshake, Link, Stage, Transfer, Watched},
-    protocol::{self, Frame, FrameKind, Outcome, ToClient},
+    protocol::{Outcome, ToClient},
     public_types::PublicTypes,
     watch::ReplicationServer,
 };
@@ -103,7 +103,6 @@ fn tell(
         types,
         players,
         entities: &replication.players,
-        next_epoch: &mut replication.next_epoch,
         unencodable: &mut replication.unencodable,
         ended: None,
     };
@@ -127,12 +126,8 @@ struct Outlet<'a> {
 
 impl Outlet<'_> {
     /// Hands a frame to renet, if it can take it.
-    fn send(&mut self, link: &mut Link, kind: FrameKind, bytes: Bytes) -> Option<u64> {
-        let frame = protocol::encode(&Frame {
-            epoch: link.epoch,
-            kind,
-            bytes,
-        });
+    fn send(&mut self, link: &mut Link, frame: impl Into<Bytes>) -> Option<u64> {
+        let frame = frame.into();
         let size = frame.len();
         if !self.server.can_send_message(self.client, self.channel, size) {
             return None;
@@ -155,7 +150,6 @@ struct Teller<'a> {
     players: &'a Players<'a, 'a>,
     /// The entity with each [`PlayerClient`].
     entities: &'a HashMap<ClientId, Entity>,
-    next_epoch: &'a mut u32,
     unencodable: &'a mut HashSet<u16>,
     /// An entity that the client has been told the end of.
     ended: Option<Entity>,
@@ -187,8 +181,8 @@ impl<'a> Teller<'a> {
         let Some(farewell) = &self.link.farewell else {
             return true;
         };
-        let bytes = protocol::encode(&farewell.message);
-        let frame = self.outlet.send(self.link, FrameKind::Whole, bytes);
+        let frame = frame::message(self.link.epoch, &farewell.message);
+        let frame = self.outlet.send(self.link, frame);
         if let Some(farewell) = &mut self.link.farewell {
             farewell.frame = frame;
         }
@@ -257,11 +251,14 @@ impl<'a> Teller<'a> {
         if !self.link.flow.has_room() {
             return false;
         }
-        self.link.epoch = *self.next_epoch;
-        *self.next_epoch = self.next_epoch.wrapping_add(1).max(1);
+        let before = self.link.epoch;
+        let epoch = before.wrapping_add(1).max(1);
+        self.link.epoch = epoch;
         self.link.transfer = None;
-        let is_said = self.say(&ToClient::Loading { player });
-        if is_said && let Some(watched) = &mut self.link.watched {
+        let is_said = self.say(&ToClient::Loading { player, epoch });
+        if !is_said {
+            self.link.epoch = before;
+        } else if let Some(watched) = &mut self.link.watched {
             watched.told = Some(Stage::Loading);
             watched.player = Some(player);
         }
@@ -325,14 +322,17 @@ impl<'a> Teller<'a> {
         if !self.link.flow.has_room() {
             return false;
         }
-        let bytes = protocol::encode(message);
-        if bytes.len() <= self.link.flow.part() {
-            return self.outlet.send(self.link, FrameKind::Whole, bytes).is_some();
+        let frame = frame::message(self.link.epoch, message);
+        if frame.len() <= self.link.flow.part() {
+            return self.outlet.send(self.link, frame).is_some();
         }
         if self.link.transfer.is_some() {
             return false;
         }
-        self.link.transfer = Some(Transfer { bytes, value: None });
+        self.link.transfer = Some(Transfer {
+            bytes: frame.into(),
+            value: None,
+        });
         true
     }
 }

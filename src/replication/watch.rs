@@ -119,7 +119,6 @@ pub(crate) struct ReplicationServer {
     pub(super) clients: EntityHashMap<ClientId>,
     /// Links with something to send.
     pub(super) pending: Vec<ClientId>,
-    pub(super) next_epoch: u32,
     /// Public types that could not be encoded, which is said once.
     pub(super) unencodable: HashSet<u16>,
 }
@@ -134,7 +133,6 @@ impl ReplicationServer {
             players: HashMap::default(),
             clients: EntityHashMap::default(),
             pending: Vec::new(),
-            next_epoch: 1,
             unencodable: HashSet::default(),
         }
     }

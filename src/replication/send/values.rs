@@ -10,14 +10,10 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::Teller;
-use crate::replication::{
-    link::Transfer,
-    protocol::{self, FrameKind, ToClient},
-    public_types::PublicTypes,
-};
+use crate::replication::{change::Change, frame, link::Transfer, protocol, public_types::PublicTypes};
 
-/// What a value costs in a message beside its own bytes, at most: its number, whether it's there, its length.
-const VALUE_OVERHEAD: usize = 3 + 1 + 5;
+/// What a frame costs beside its changes, at most: its first byte, and how many they are.
+const FRAME_OVERHEAD: usize = 1 + 3;
 
 impl Teller<'_> {
     /// Sends the values that differ from what the client has.
@@ -38,11 +34,11 @@ impl Teller<'_> {
         is_done
     }
 
-    /// Sends one message with changes. Returns false when that was all that can be done for now.
+    /// Sends one frame with changes. Returns false when that was all that can be done for now.
     fn tell_some_changes(&mut self, dirty: &mut BTreeSet<u16>, entity: EntityRef<'_>) -> bool {
         let limit = self.link.flow.part();
-        let mut values = Vec::new();
-        let mut size = VALUE_OVERHEAD;
+        let (mut changes, mut values) = (Vec::new(), Vec::new());
+        let mut size = FRAME_OVERHEAD;
         for index in dirty.iter().copied().collect::<Vec<_>>() {
             if self.must_wait(index, limit) {
                 continue;
@@ -55,48 +51,52 @@ impl Teller<'_> {
                     continue;
                 }
             };
-            if self.sent(index) == Some(&new) {
+            let old = self.sent(index);
+            if old == new.as_ref() {
                 dirty.remove(&index);
                 continue;
             }
-            let length = new.as_ref().map_or(0, Bytes::len) + VALUE_OVERHEAD;
-            if length + VALUE_OVERHEAD > limit {
+            let change = Change::between(old, new.as_ref());
+            let length = change.len() + Change::OVERHEAD;
+            if length + FRAME_OVERHEAD > limit {
                 if self.link.transfer.is_none() {
-                    self.start_transfer(index, new);
+                    self.start_transfer(index, change, new);
                     dirty.remove(&index);
                 }
             } else if size + length > limit {
-                break; // It goes into the next message.
+                break; // It goes into the next frame.
             } else {
                 size += length;
+                changes.push((index, change));
                 values.push((index, new));
             }
         }
-        if values.is_empty() {
+        if changes.is_empty() {
             return false;
         }
-        let message = ToClient::Changed { values };
-        let is_said = self.say(&message);
-        if is_said && let ToClient::Changed { values } = message {
-            for (index, new) in values {
-                dirty.remove(&index);
-                self.set_sent(index, new);
-            }
+        let frame = frame::changes(self.link.epoch, &changes);
+        if self.outlet.send(self.link, frame).is_none() {
+            return false;
         }
-        is_said && !dirty.is_empty()
+        for (index, new) in values {
+            dirty.remove(&index);
+            self.set_sent(index, new);
+        }
+        !dirty.is_empty()
     }
 
     /// Whether a value has to wait for the one that is being sent in parts, because it is that one, or because it was
     /// large as well when it was last sent and would be encoded for nothing.
     fn must_wait(&self, index: u16, limit: usize) -> bool {
         self.link.transfer.as_ref().is_some_and(|transfer| {
-            let was_large = matches!(self.sent(index), Some(Some(bytes)) if bytes.len() > limit);
+            let was_large = self.sent(index).is_some_and(|bytes| bytes.len() > limit);
             transfer.value == Some(index) || was_large
         })
     }
 
-    fn sent(&self, index: u16) -> Option<&Option<Bytes>> {
-        self.link.watched.as_ref()?.sent.get(usize::from(index))
+    /// What the client has of a value.
+    fn sent(&self, index: u16) -> Option<&Bytes> {
+        self.link.watched.as_ref()?.sent.get(usize::from(index))?.as_ref()
     }
 
     fn set_sent(&mut self, index: u16, bytes: Option<Bytes>) {
@@ -110,12 +110,9 @@ impl Teller<'_> {
         }
     }
 
-    fn start_transfer(&mut self, index: u16, new: Option<Bytes>) {
-        let bytes = protocol::encode(&ToClient::Changed {
-            values: vec![(index, new.clone())],
-        });
+    fn start_transfer(&mut self, index: u16, change: Change, new: Option<Bytes>) {
         self.link.transfer = Some(Transfer {
-            bytes,
+            bytes: frame::changes(self.link.epoch, &[(index, change)]).into(),
             value: Some(index),
         });
         self.set_sent(index, new);
@@ -127,14 +124,9 @@ impl Teller<'_> {
             && let Some(transfer) = &self.link.transfer
         {
             let length = transfer.bytes.len().min(limit);
-            let part = transfer.bytes.slice(..length);
             let is_last = length == transfer.bytes.len();
-            let kind = if is_last {
-                FrameKind::LastPart
-            } else {
-                FrameKind::Part
-            };
-            if self.outlet.send(self.link, kind, part).is_none() {
+            let part = frame::part(self.link.epoch, is_last, &transfer.bytes[..length]);
+            if self.outlet.send(self.link, part).is_none() {
                 return;
             }
             if is_last {

@@ -1,0 +1,64 @@
+//! Reading frames.
+
+use bytes::{Buf, Bytes};
+
+use super::{EPOCH_BITS, epoch_bits, kind};
+use crate::{
+    registry::wire::{self, WireError},
+    replication::{change::Change, protocol::ToClient},
+};
+
+/// A frame that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Frame {
+    /// A message.
+    Message(ToClient),
+    /// What has become of these public types.
+    Changes(Vec<(u16, Change)>),
+    /// A piece of a frame that is too large for one.
+    Part { bytes: Bytes, is_last: bool },
+}
+
+/// Reads a frame, and the last bits of the number of the session that it is about.
+pub(crate) fn read(frame: &Bytes) -> Result<(u8, Frame), WireError> {
+    let (&first, rest) = frame.split_first().ok_or(WireError::new("it is empty"))?;
+    let mut rest = frame.slice_ref(rest);
+    let frame = match first >> EPOCH_BITS {
+        kind::MESSAGE => Frame::Message(wire::read(&rest)?),
+        kind::PART => Frame::Part {
+            bytes: rest,
+            is_last: false,
+        },
+        kind::LAST_PART => Frame::Part {
+            bytes: rest,
+            is_last: true,
+        },
+        kind::CHANGES => Frame::Changes(wire::read(&rest)?),
+        kind::WHOLE => {
+            let index = take(&mut rest)?;
+            Frame::Changes(vec![(index, Change::Whole(rest))])
+        }
+        kind::OVERWRITE => {
+            let (index, at) = take(&mut rest)?;
+            Frame::Changes(vec![(index, Change::Overwrite { at, bytes: rest })])
+        }
+        kind::SPLICE => {
+            let (index, at, cut) = take(&mut rest)?;
+            Frame::Changes(vec![(index, Change::Splice { at, cut, bytes: rest })])
+        }
+        other => return Err(WireError::new(format!("no frame begins with {other}"))),
+    };
+    Ok((first & epoch_bits(u32::MAX), frame))
+}
+
+/// Whether a frame with these bits is about session `epoch`.
+pub(crate) fn is_about(bits: u8, epoch: u32) -> bool {
+    bits == epoch_bits(epoch)
+}
+
+/// Takes what `bytes` begin with.
+fn take<T: serde::de::DeserializeOwned>(bytes: &mut Bytes) -> Result<T, WireError> {
+    let (value, used) = wire::read_first(bytes)?;
+    bytes.advance(used);
+    Ok(value)
+}
