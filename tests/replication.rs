@@ -162,7 +162,7 @@ fn a_small_change_of_a_large_value_is_sent_as_what_differs() {
     for (place, count) in [(500_000, 2), (700_000, 70_000), (900_000, 3)] {
         drawing.replace_range(place..place + 10, "0123456789");
         set(&mut server, player, |shown: &mut Drawing| {
-            shown.0.clone_from(&drawing)
+            shown.0.clone_from(&drawing);
         });
         items[250].1 = count;
         set(&mut server, player, |shown: &mut Inventory| *shown = bag(&items));

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "client")]
 use super::protocol::TO_CLIENT_LIMIT;
 
 /// What becomes of a value whose bytes the client has, if there is one.

@@ -91,6 +91,7 @@ pub(crate) enum Outcome {
 }
 
 /// Spells one of this module's messages.
+#[cfg(any(feature = "client", test))]
 pub(crate) fn encode(message: &impl Serialize) -> Bytes {
     let mut bytes = Vec::new();
     write(message, &mut bytes);
