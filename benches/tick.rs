@@ -2,9 +2,10 @@
 //!
 //! Timed is `App::update` of an app that has nothing but the players, with all systems on the main thread: once without
 //! the plugin, once with it, and once with autosave at its default interval. They take turns in the same run, and play
-//! the same game with the same seed between the updates; each update is a tick at 60 Hz for them. The app with autosave
-//! saves to a real file and does a tick every 4 ms, so that the store's threads do their work while it plays; it waits
-//! without sleeping, which would put it out of the caches. Nobody is connected; `replication` tells what clients cost.
+//! the same game with the same seed between the updates; each update is a tick at 60 Hz for them. The plugin saves to a
+//! real file. A tick comes every 4 ms, so that the store's threads do their work meanwhile; the main thread waits for it
+//! without sleeping, and makes room for whoever else wants its core. Nobody is connected; `replication` tells what
+//! clients cost.
 //!
 //! Memory is what a process with twice the players needs beyond one with half of them, less the same for entities that
 //! have the components and nothing else.
@@ -34,7 +35,7 @@ use bevy_player_data::{
 use figures::{TICK, median, microseconds, on_one_thread, quantile, quick};
 use workload::{Coins, Inventory, Level, Play, Settings, Stats, fresh};
 
-/// How often the app with autosave does a tick: a quarter of what it takes the tick to be, to be done sooner.
+/// How often an app does a tick: a quarter of what it takes the tick to be, to be done sooner.
 const PACE: Duration = Duration::from_millis(4);
 
 struct Scale {
@@ -96,7 +97,6 @@ struct Subject {
     app: App,
     players: Vec<Entity>,
     play: Play,
-    is_paced: bool,
     times: Vec<Duration>,
     /// Of the updates in which the machine gave the main thread's core to nobody else.
     undisturbed: Vec<Duration>,
@@ -149,7 +149,6 @@ impl Subject {
             app,
             players,
             play: Play::new(1),
-            is_paced: false,
             times: Vec::new(),
             undisturbed: Vec::new(),
         }
@@ -160,10 +159,7 @@ impl Subject {
         let mut app = server(path, autosave);
         let entities = join(&mut app, 0..players);
         give_and_save(&mut app, &entities);
-        Self {
-            is_paced: autosave.is_some(),
-            ..Self::new(name, app, entities)
-        }
+        Self::new(name, app, entities)
     }
 
     fn run(&mut self, ticks: usize, game: Game) {
@@ -178,7 +174,7 @@ impl Subject {
             if !was_disturbed {
                 self.undisturbed.push(took);
             }
-            while self.is_paced && began.elapsed() < PACE {
+            while began.elapsed() < PACE {
                 thread::yield_now();
             }
         }

@@ -4,12 +4,13 @@ use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_player_data::{
     prelude::*,
     replication::ReplicationStats,
-    testing::{LocalConnection, ScriptPlayer, ScriptedServerPlugin, headless_app},
+    testing::{ScriptPlayer, ScriptedServerPlugin, headless_app},
 };
 use bevy_renet::{RenetClientPlugin, RenetServer, RenetServerPlugin, renet::ConnectionConfig};
 
 use crate::{
-    side::{Library, Side, TICK},
+    figures::TICK,
+    side::{Library, Side},
     workload::{Coins, Data, Inventory, Level, Settings, Stats},
 };
 
@@ -52,8 +53,8 @@ impl Library for Ours {
         app
     }
 
-    fn connect(server: &mut App, client: &mut App, id: u64) -> LocalConnection {
-        LocalConnection::open(server, client, id, config())
+    fn config(_: &App) -> ConnectionConfig {
+        config()
     }
 
     fn spawn(server: &mut App, id: u64) -> Entity {
@@ -68,13 +69,12 @@ impl Library for Ours {
         server.world_mut().finish_load(player, false, data);
     }
 
-    fn message_bytes(side: &mut Side) -> u64 {
-        let stats = side.server.world().resource::<ReplicationStats>();
-        let clients = side
-            .clients
-            .iter()
-            .filter_map(|(_, connection)| stats.client(connection.client()));
-        clients.map(|client| client.sent_bytes).sum()
+    fn message_bytes(side: &Side<Self>) -> u64 {
+        side.server
+            .world()
+            .resource::<ReplicationStats>()
+            .total
+            .sent_bytes
     }
 
     fn mirror(client: &mut App) -> Entity {

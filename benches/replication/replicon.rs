@@ -1,7 +1,7 @@
 //! `bevy_replicon`, where a player is visible to its owner only.
 
 use bevy::{prelude::*, state::app::StatesPlugin, time::TimeUpdateStrategy};
-use bevy_player_data::testing::{LocalConnection, headless_app};
+use bevy_player_data::testing::headless_app;
 use bevy_renet::{RenetServer, renet::ConnectionConfig};
 use bevy_replicon::{
     client::ClientReplicationStats, prelude::*, shared::backend::connected_client::NetworkId,
@@ -9,7 +9,8 @@ use bevy_replicon::{
 use bevy_replicon_renet::{RenetChannelsExt, RepliconRenetPlugins};
 
 use crate::{
-    side::{Library, Side, TICK},
+    figures::TICK,
+    side::{Library, Side},
     workload::{Coins, Data, Inventory, Level, Settings, Stats},
 };
 
@@ -51,7 +52,7 @@ fn app() -> App {
     app
 }
 
-fn config(app: &App) -> ConnectionConfig {
+fn config_of(app: &App) -> ConnectionConfig {
     let channels = app.world().resource::<RepliconChannels>();
     ConnectionConfig {
         server_channels_config: channels.server_configs(),
@@ -69,7 +70,7 @@ impl Library for Replicon {
                 commands.entity(added.entity).insert(Owner(id));
             },
         );
-        let renet = RenetServer::new(config(&app));
+        let renet = RenetServer::new(config_of(&app));
         app.insert_resource(renet);
         app.update();
         app
@@ -81,9 +82,8 @@ impl Library for Replicon {
         app
     }
 
-    fn connect(server: &mut App, client: &mut App, id: u64) -> LocalConnection {
-        let config = config(client);
-        LocalConnection::open(server, client, id, config)
+    fn config(app: &App) -> ConnectionConfig {
+        config_of(app)
     }
 
     fn spawn(server: &mut App, id: u64) -> Entity {
@@ -94,12 +94,13 @@ impl Library for Replicon {
         server.world_mut().entity_mut(player).insert((data, Replicated));
     }
 
-    fn message_bytes(side: &mut Side) -> u64 {
-        let stats = side
-            .clients
-            .iter()
-            .map(|(client, _)| client.world().resource::<ClientReplicationStats>());
-        stats.map(|stats| stats.bytes as u64).sum()
+    fn message_bytes(side: &Side<Self>) -> u64 {
+        side.clients.with(|clients| {
+            let stats = clients
+                .iter()
+                .map(|client| client.world().resource::<ClientReplicationStats>());
+            stats.map(|stats| stats.bytes as u64).sum()
+        })
     }
 
     fn mirror(client: &mut App) -> Entity {
