@@ -4,8 +4,6 @@
 //! that no two stores can differ in it. It promises to change nothing; reading the row before and writing it
 //! afterwards, in the same transaction, is left to the store.
 
-use std::collections::HashSet;
-
 use super::{
     Acquire, Commit, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId, ServerLease,
     Settlement, StoreError, StoredReceipt, Then, Write,
@@ -138,10 +136,10 @@ fn may_take_over(held: Held, lease: &ServerLease, acquire: &Acquire) -> bool {
 
 /// Refuses a commit that no state of the store could make valid.
 pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
-    let mut players = HashSet::with_capacity(commit.writes.len());
-    for write in &commit.writes {
+    for (place, write) in commit.writes.iter().enumerate() {
         let player = write.player;
-        if !players.insert(player) {
+        // There are one or two of them.
+        if commit.writes[..place].iter().any(|other| other.player == player) {
             return Err(StoreError::rejected(format_args!(
                 "player {player} is written twice in one commit: merge the two writes"
             )));

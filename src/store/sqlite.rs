@@ -29,6 +29,8 @@ mod tables;
 mod worker;
 mod writer;
 
+use writer::{Changes, Size};
+
 /// A [`Store`] in an SQLite file (SQLite is compiled in).
 ///
 /// - **Durable.** The file is in write-ahead-log mode with `synchronous=FULL`: what was acknowledged survives `kill -9`
@@ -128,7 +130,11 @@ impl fmt::Debug for SqliteStore {
 
 impl Store for SqliteStore {
     fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
-        Box::pin(self.shared.writer.ask(0, move |tables| tables.lease(&lease)))
+        Box::pin(
+            self.shared
+                .writer
+                .ask(Size::of(Changes::Several), move |tables| tables.lease(&lease)),
+        )
     }
 
     fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
@@ -136,21 +142,31 @@ impl Store for SqliteStore {
     }
 
     fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.shared.writer.ask(0, move |tables| tables.retire(server)))
+        Box::pin(
+            self.shared
+                .writer
+                .ask(Size::of(Changes::Single), move |tables| tables.retire(server)),
+        )
     }
 
     fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
-        Box::pin(self.shared.writer.ask(0, move |tables| tables.acquire(&acquire)))
+        Box::pin(
+            self.shared
+                .writer
+                .ask(Size::of(Changes::Single), move |tables| tables.acquire(&acquire)),
+        )
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
         let documents = commit.writes.iter().filter_map(|write| write.document.as_ref());
-        let bytes = documents.map(bytes::Bytes::len).sum();
-        Box::pin(
-            self.shared
-                .writer
-                .ask(bytes, move |tables| tables.commit(&commit)),
-        )
+        let size = Size {
+            bytes: documents.map(bytes::Bytes::len).sum(),
+            changes: match &commit.writes[..] {
+                [write] if write.settle.is_empty() => Changes::Single,
+                _ => Changes::Several,
+            },
+        };
+        Box::pin(self.shared.writer.ask(size, move |tables| tables.commit(&commit)))
     }
 
     fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
@@ -174,15 +190,22 @@ impl Store for SqliteStore {
     }
 
     fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(self.shared.writer.ask(0, move |tables| tables.erase(player)))
-    }
-
-    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
-        let bytes = receipts::weight(&receipt);
         Box::pin(
             self.shared
                 .writer
-                .ask(bytes, move |tables| tables.enqueue(&receipt, notice)),
+                .ask(Size::of(Changes::Several), move |tables| tables.erase(player)),
+        )
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        let size = Size {
+            bytes: receipts::weight(&receipt),
+            changes: Changes::Single,
+        };
+        Box::pin(
+            self.shared
+                .writer
+                .ask(size, move |tables| tables.enqueue(&receipt, notice)),
         )
     }
 

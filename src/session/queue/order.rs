@@ -45,8 +45,7 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
 
     /// Puts a request at the end of its keys' queues; its id, and whether it can start at once.
     pub(super) fn push(&mut self, mut request: Request<K>, job: J) -> (u64, bool) {
-        let mut seen = HashSet::new();
-        request.keys.retain(|key| seen.insert(key.clone()));
+        forget_repetitions(&mut request.keys);
         let id = self.next_id;
         self.next_id += 1;
         let mut blocked = 0;
@@ -139,6 +138,18 @@ impl<K: Eq + Hash + Clone, J> Order<K, J> {
         // A map has no order of its own.
         dropped.sort_unstable_by_key(|&(id, _)| id);
         dropped
+    }
+}
+
+/// Leaves each key once. There are one or two.
+fn forget_repetitions<K: Eq>(keys: &mut Vec<K>) {
+    let mut place = 1;
+    while place < keys.len() {
+        if keys[..place].contains(&keys[place]) {
+            keys.remove(place);
+        } else {
+            place += 1;
+        }
     }
 }
 

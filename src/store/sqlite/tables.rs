@@ -6,24 +6,48 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, named_params, params};
 
 use super::{
     super::{
-        Acquire, Acquired, Commit, Committed, Lease, Leases, ServerId, ServerLease, Write, now,
+        Acquire, Acquired, Commit, Committed, Lease, Leases, ServerId, ServerLease, StoreError, Write, now,
         rules::{self, Grant, LockState, Verdict},
     },
     error::Failure,
     names::Names,
     row::{column, count, document, lock_and_server, lock_columns, lock_state},
+    writer::lost_with_its_group,
 };
 use crate::id::PlayerId;
 
-/// The tables, inside a transaction.
+/// The tables, for the length of a transaction.
 pub(super) struct Tables<'a> {
     pub(super) connection: &'a Connection,
     pub(super) names: &'a mut Names,
     pub(super) path: &'a Path,
+    find: Prepared<'a>,
+    save: Prepared<'a>,
+    save_and_release: Prepared<'a>,
+}
+
+/// A statement that a transaction runs for many players, looked up once.
+struct Prepared<'a> {
+    sql: &'static str,
+    statement: Option<CachedStatement<'a>>,
+}
+
+impl<'a> Prepared<'a> {
+    const fn new(sql: &'static str) -> Self {
+        Self { sql, statement: None }
+    }
+
+    fn get(&mut self, connection: &'a Connection) -> rusqlite::Result<&mut CachedStatement<'a>> {
+        let statement = match self.statement.take() {
+            Some(statement) => statement,
+            None => connection.prepare_cached(self.sql)?,
+        };
+        Ok(self.statement.insert(statement))
+    }
 }
 
 /// A player's row: where it is, and what it is judged by.
@@ -33,7 +57,34 @@ struct Found {
     state: LockState,
 }
 
-impl Tables<'_> {
+impl<'a> Tables<'a> {
+    pub(super) const fn new(connection: &'a Connection, names: &'a mut Names, path: &'a Path) -> Self {
+        Self {
+            connection,
+            names,
+            path,
+            find: Prepared::new(concat!(
+                "SELECT rowid, ",
+                lock_columns!(),
+                " FROM players WHERE player_id = ?1"
+            )),
+            save: Prepared::new(
+                "UPDATE players SET version = ?2, last_seq = ?3, saved_at = ?4, document = ?5 WHERE rowid = ?1",
+            ),
+            save_and_release: Prepared::new(
+                "UPDATE players SET version = ?2, last_seq = ?3, saved_at = ?4, document = ?5,
+                     lock_id = zeroblob(16), server = zeroblob(16)
+                 WHERE rowid = ?1",
+            ),
+        }
+    }
+
+    /// Runs a statement that begins or ends something. Its failure is never a verdict on one request.
+    pub(super) fn control(&self, sql: &str) -> Result<(), StoreError> {
+        self.execute(sql, [])
+            .map_err(|failure| lost_with_its_group(failure.explain(self.path)))
+    }
+
     pub(super) fn lease(&mut self, Lease { server, name }: &Lease) -> Result<Leases, Failure> {
         let registered = self.lease_of(*server)?;
         rules::check_name(
@@ -71,7 +122,13 @@ impl Tables<'_> {
             Some(held) => self.lease_of(held.server)?,
             None => None,
         };
-        let (state, taken_from) = match rules::judge_acquire(state, own, lease, acquire)? {
+        let grant = rules::judge_acquire(state, own, lease, acquire)?;
+        // Before anything is changed: who can't be read is not locked either.
+        let document = match found {
+            Some(found) => self.document(found.rowid, acquire.player)?,
+            None => None,
+        };
+        let (state, taken_from) = match grant {
             Grant::Again => (state, None),
             Grant::Anew { state, taken_from } => {
                 match found {
@@ -80,10 +137,6 @@ impl Tables<'_> {
                 }
                 (state, taken_from)
             }
-        };
-        let document = match found {
-            Some(found) => self.document(found.rowid, acquire.player)?,
-            None => None,
         };
         Ok(Acquired {
             fence: state.fence,
@@ -118,7 +171,7 @@ impl Tables<'_> {
     }
 
     /// Applies one write; an error undoes the writes before it together with it.
-    fn write(&self, write: &Write) -> Result<u64, Failure> {
+    fn write(&mut self, write: &Write) -> Result<u64, Failure> {
         let found = self.find(write.player)?;
         let verdict = rules::judge_write(found.map(|found| found.state), write)?;
         let Some(Found { rowid, state }) = found else {
@@ -135,22 +188,21 @@ impl Tables<'_> {
         Ok(state.version)
     }
 
-    fn find(&self, player: PlayerId) -> Result<Option<Found>, Failure> {
-        self.first(
-            concat!(
-                "SELECT rowid, ",
-                lock_columns!(),
-                " FROM players WHERE player_id = ?1"
-            ),
-            [player.into_bytes()],
-            |row| {
+    fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
+        let found = self
+            .find
+            .get(self.connection)?
+            .query_row([player.into_bytes()], |row| {
                 let whose = format_args!("player {player}");
-                Ok(Found {
-                    rowid: column(row, 0, whose)?,
-                    state: lock_state(row, 1, whose)?,
-                })
-            },
-        )
+                let found = || {
+                    Ok(Found {
+                        rowid: column(row, 0, whose)?,
+                        state: lock_state(row, 1, whose)?,
+                    })
+                };
+                Ok(found())
+            });
+        found.optional()?.transpose()
     }
 
     fn document(&self, rowid: i64, player: PlayerId) -> Result<Option<Bytes>, Failure> {
@@ -195,23 +247,20 @@ impl Tables<'_> {
         )
     }
 
-    fn save(&self, rowid: i64, state: LockState, document: &Bytes) -> Result<(), Failure> {
-        let (lock_id, server) = lock_and_server(state.held);
-        self.execute(
-            "UPDATE players SET version = :version, fence = :fence, last_seq = :last_seq, lock_id = :lock_id,
-                 server = :server, saved_at = :saved_at, document = :document
-             WHERE rowid = :rowid",
-            named_params! {
-                ":version": sql(state.version)?,
-                ":fence": sql(state.fence)?,
-                ":last_seq": sql(state.last_seq)?,
-                ":lock_id": lock_id,
-                ":server": server,
-                ":saved_at": now(),
-                ":document": document.as_ref(),
-                ":rowid": rowid,
-            },
-        )
+    /// Stores the document of an accepted write, which keeps its fence and keeps or releases its lock.
+    fn save(&mut self, rowid: i64, state: LockState, document: &Bytes) -> Result<(), Failure> {
+        let save = match state.held {
+            Some(_) => &mut self.save,
+            None => &mut self.save_and_release,
+        };
+        save.get(self.connection)?.execute(params![
+            rowid,
+            sql(state.version)?,
+            sql(state.last_seq)?,
+            now(),
+            document.as_ref(),
+        ])?;
+        Ok(())
     }
 
     fn lease_of(&self, server: ServerId) -> Result<Option<ServerLease>, Failure> {

@@ -1,7 +1,8 @@
 //! The thread that owns the write connection, and group commit.
 //!
-//! Requests that queue up while one transaction is on its way to the disk become the next transaction, each within a
-//! savepoint of its own: one that is refused takes nothing of its neighbours with it, and one `fsync` serves them all.
+//! Requests that queue up while one transaction is on its way to the disk become the next transaction, and one `fsync`
+//! serves them all. One that is refused takes nothing of its neighbours with it: SQLite undoes a statement that fails, and
+//! a request of several statements has a savepoint of its own.
 //! Nobody is answered, refusals included, before the transaction is durable: a refusal, too, may rest on what a
 //! neighbour has just written.
 
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 
 use super::{
     super::StoreError,
-    error::{Failure, explain},
+    error::Failure,
     file::Database,
     names::Names,
     tables::Tables,
@@ -42,16 +43,16 @@ impl Writer {
         .map(Self)
     }
 
-    /// Runs `work` in a transaction and answers once that is durable; `bytes` is the weight of its documents.
+    /// Runs `work` in a transaction and answers once that is durable.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        bytes: usize,
+        size: Size,
         work: impl FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.0
             .ask(|reply| {
                 Box::new(Request {
-                    bytes,
+                    size,
                     stage: Stage::Waiting(work),
                     reply,
                 }) as Box<dyn Job>
@@ -60,10 +61,33 @@ impl Writer {
     }
 }
 
+/// How much a request does.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    /// The weight of its documents in bytes.
+    pub(super) bytes: usize,
+    pub(super) changes: Changes,
+}
+
+impl Size {
+    /// A request without documents.
+    pub(super) const fn of(changes: Changes) -> Self {
+        Self { bytes: 0, changes }
+    }
+}
+
+/// How many statements of a request change something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    /// At most one, which SQLite undoes by itself when it fails. (A savepoint costs as much as the statement: SQLite keeps a
+    /// copy of each page that changes.)
+    Single,
+    Several,
+}
+
 /// A request, whatever it returns.
 trait Job: Send {
-    /// The weight of its documents in bytes.
-    fn bytes(&self) -> usize;
+    fn size(&self) -> Size;
     /// Does the work inside a transaction and keeps the outcome. An error means that its changes have to be undone.
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError>;
     /// Tells whoever asked: the outcome if the transaction is durable, otherwise why it isn't.
@@ -71,7 +95,7 @@ trait Job: Send {
 }
 
 struct Request<W, T> {
-    bytes: usize,
+    size: Size,
     stage: Stage<W, T>,
     reply: Reply<T>,
 }
@@ -87,8 +111,8 @@ where
     W: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send,
     T: Send,
 {
-    fn bytes(&self) -> usize {
-        self.bytes
+    fn size(&self) -> Size {
+        self.size
     }
 
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
@@ -132,60 +156,67 @@ impl State {
             self.roll_back();
         });
         self.names.settle(durable.is_ok());
+        tracing::trace!(requests = group.len(), "a transaction has ended");
         for job in group {
             job.answer(durable.clone());
         }
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-        self.execute("BEGIN IMMEDIATE")?;
+        let mut tables = Tables::new(&self.connection, &mut self.names, &self.path);
+        tables.control("BEGIN IMMEDIATE")?;
         for job in group {
-            self.execute("SAVEPOINT request")?;
-            let mut tables = Tables {
-                connection: &self.connection,
-                names: &mut self.names,
-                path: &self.path,
-            };
-            let ran = job.run(&mut tables);
-            if let Err(error) = ran {
-                // SQLite gives up the whole transaction on some errors (a full disk, failed I/O): then the neighbours'
-                // work is gone too, and going on would commit each later statement on its own.
-                if self.connection.is_autocommit() {
-                    return Err(lost_with_its_group(error));
-                }
-                self.execute("ROLLBACK TO request")?;
-            }
-            self.execute("RELEASE request")?;
+            run_one(&mut **job, &mut tables)?;
         }
         steps::reached("commit.before");
-        self.execute("COMMIT")?;
+        tables.control("COMMIT")?;
         steps::reached("commit.done");
         Ok(())
     }
 
     /// Leaves a failed transaction, if SQLite hasn't already done so.
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.execute("ROLLBACK")
-        {
+    fn roll_back(&mut self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        let tables = Tables::new(&self.connection, &mut self.names, &self.path);
+        if let Err(error) = tables.control("ROLLBACK") {
             tracing::error!("a failed transaction could not be rolled back: {error}");
         }
     }
+}
 
-    /// Runs a statement that begins or ends something. Its failure is never a verdict on one request.
-    fn execute(&self, sql: &str) -> Result<(), StoreError> {
-        let outcome = self
-            .connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute([]));
-        outcome
-            .map(|_| ())
-            .map_err(|error| lost_with_its_group(explain(&self.path, &error)))
+/// Runs one request of a transaction.
+///
+/// # Errors
+/// When its neighbours' work is lost as well. A request that is refused by itself has been undone.
+fn run_one(job: &mut dyn Job, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    let has_savepoint = job.size().changes == Changes::Several;
+    if has_savepoint {
+        tables.control("SAVEPOINT request")?;
     }
+    let changed_before = tables.connection.total_changes();
+    if let Err(error) = job.run(tables) {
+        // SQLite gives up the whole transaction on some errors (a full disk, failed I/O): then the neighbours' work is gone
+        // too, and going on would commit each later statement on its own.
+        let is_gone = tables.connection.is_autocommit();
+        // It did more than it had said, and there is no way to undo it alone.
+        let is_half_done = !has_savepoint && tables.connection.total_changes() != changed_before;
+        if is_gone || is_half_done {
+            return Err(lost_with_its_group(error));
+        }
+        if has_savepoint {
+            tables.control("ROLLBACK TO request")?;
+        }
+    }
+    if has_savepoint {
+        tables.control("RELEASE request")?;
+    }
+    Ok(())
 }
 
 /// The answer to everybody whose transaction was lost through one request's `error`.
-fn lost_with_its_group(error: StoreError) -> StoreError {
+pub(super) fn lost_with_its_group(error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable { .. } => error,
         other => StoreError::unavailable(format_args!("a transaction was lost ({other})")),
@@ -194,11 +225,11 @@ fn lost_with_its_group(error: StoreError) -> StoreError {
 
 /// `first` and what is queued behind it, as far as a group may go.
 fn gather(first: Box<dyn Job>, queue: &mpsc::Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
-    let mut bytes = first.bytes();
+    let mut bytes = first.size().bytes;
     let mut group = vec![first];
     while group.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
         let Ok(job) = queue.try_recv() else { break };
-        bytes = bytes.saturating_add(job.bytes());
+        bytes = bytes.saturating_add(job.size().bytes);
         group.push(job);
     }
     group
@@ -221,10 +252,17 @@ mod tests {
     fn job<T: Send + 'static>(
         work: impl FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> (Box<dyn Job>, Answer<T>) {
+        job_of(Changes::Several, work)
+    }
+
+    fn job_of<T: Send + 'static>(
+        changes: Changes,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> (Box<dyn Job>, Answer<T>) {
         let (reply, answer) = oneshot::channel();
         (
             Box::new(Request {
-                bytes: 0,
+                size: Size::of(changes),
                 stage: Stage::Waiting(work),
                 reply,
             }),
@@ -295,6 +333,27 @@ mod tests {
         let (next, mut next_answer) = lease("next");
         state.run(vec![next]);
         assert!(next_answer.try_recv().unwrap().is_ok(), "the writer goes on");
+    }
+
+    #[test]
+    fn a_request_that_does_more_than_it_said_is_undone_with_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = state(&folder);
+        let (first, first_answer) = lease("first");
+        let two_changes = |tables: &mut Tables<'_>| {
+            tables.connection.execute_batch("CREATE TABLE half (done)")?;
+            tables.connection.execute_batch("INSERT INTO half VALUES (1)")?;
+            Err(StoreError::rejected("injected").into())
+        };
+        let (culprit, culprit_answer) = job_of::<()>(Changes::Single, two_changes);
+        state.run(vec![first, culprit]);
+
+        assert!(is_unavailable(first_answer), "its work is gone");
+        assert!(is_unavailable(culprit_answer));
+        assert_eq!(servers(&state), 0, "nothing of it stays");
+        let half = "SELECT count(*) FROM sqlite_schema WHERE name = 'half'";
+        let tables: i64 = state.connection.query_row(half, [], |row| row.get(0)).unwrap();
+        assert_eq!(tables, 0, "nothing is half done");
     }
 
     #[test]
