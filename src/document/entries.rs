@@ -2,17 +2,19 @@
 //!
 //! Owns the map; what it looks like on disk is next door in `format.rs`.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, mem, sync::Arc};
 
 use super::StoredValue;
 
 /// One player's data: a sorted map from key to [`Entry`].
 ///
-/// Cloning copies no value: keys and values are shared. A document decoded from uncompressed bytes keeps these bytes alive
+/// Cloning copies nothing: clones share everything until one of them is changed, and keys and values even then. A document
+/// decoded from uncompressed bytes keeps these bytes alive
 /// for as long as one of its values is unchanged.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Document {
-    pub(super) entries: BTreeMap<Arc<str>, Entry>,
+    /// Sorted by key. (A handful: a tree would take more memory, of which each player pays.)
+    entries: Arc<Vec<(Arc<str>, Entry)>>,
 }
 
 /// What is stored under one key. A key without an entry was never stored.
@@ -34,24 +36,37 @@ pub enum Entry {
 impl Document {
     /// A document without entries.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// What is stored under `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+        let place = self.place(key).ok()?;
+        Some(&self.entries[place].1)
     }
 
     /// Stores `entry` under `key` and returns what was there. (An empty key is refused when the document is encoded.)
     pub fn set(&mut self, key: &str, entry: Entry) -> Option<Entry> {
-        match self.entries.get_mut(key) {
-            Some(known) => Some(std::mem::replace(known, entry)),
-            None => self.entries.insert(key.into(), entry),
+        let place = self.place(key);
+        let entries = Arc::make_mut(&mut self.entries);
+        match place {
+            Ok(place) => Some(mem::replace(&mut entries[place].1, entry)),
+            Err(place) => {
+                entries.insert(place, (key.into(), entry));
+                None
+            }
         }
+    }
+
+    /// Adds an entry behind all others; `false` if its key doesn't belong there.
+    pub(super) fn push(&mut self, key: Arc<str>, entry: Entry) -> bool {
+        let follows = self.entries.last().is_none_or(|(last, _)| **last < *key);
+        if follows {
+            Arc::make_mut(&mut self.entries).push((key, entry));
+        }
+        follows
     }
 
     /// Records that `key` was removed on purpose, and returns what was there.
@@ -61,7 +76,13 @@ impl Document {
 
     /// Forgets `key` as if it had never been stored, and returns what was there.
     pub fn remove(&mut self, key: &str) -> Option<Entry> {
-        self.entries.remove(key)
+        let place = self.place(key).ok()?;
+        Some(Arc::make_mut(&mut self.entries).remove(place).1)
+    }
+
+    /// Where `key` is, or would be.
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.entries.binary_search_by(|(known, _)| (**known).cmp(key))
     }
 
     /// The number of entries, tombstones included.

@@ -143,15 +143,10 @@ impl Document {
         let mut document = Self::new();
         for _ in 0..len {
             let key = read_key(&mut rest)?;
-            if document
-                .entries
-                .last_key_value()
-                .is_some_and(|(last, _)| **last >= *key)
-            {
+            let entry = read_entry(&mut rest, body)?;
+            if !document.push(key, entry) {
                 return Err(DocumentError::damaged("its keys are not in order, each once"));
             }
-            let entry = read_entry(&mut rest, body)?;
-            document.entries.insert(key, entry);
         }
         if rest.is_empty() {
             Ok(document)

@@ -3,7 +3,7 @@
 //! Owns the choice of MessagePack (field names, compact numbers) and the rule that nothing is dropped silently on the way
 //! back: see [`StoredValue`] for both.
 
-use std::{any::type_name, fmt};
+use std::{any::type_name, cell::Cell, fmt};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +38,24 @@ use super::{lossless, reader::Reader, wire};
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredValue(Bytes);
 
+/// The most that a thread keeps for its next value, in bytes.
+const SCRATCH: usize = 64 * 1024;
+
+/// Lends out an empty buffer that has grown already, so that what is kept of it takes just the memory that it needs.
+fn with_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // A value that encodes another one within its `Serialize` finds none kept, and a new one does as well.
+    let mut bytes = KEPT.take();
+    bytes.clear();
+    let written = write(&mut bytes);
+    if bytes.capacity() <= SCRATCH {
+        KEPT.set(bytes);
+    }
+    written
+}
+
 impl StoredValue {
     /// The stored form of `value`.
     ///
@@ -49,13 +67,14 @@ impl StoredValue {
             type_name: type_name::<T>(),
             reason,
         };
-        let mut bytes = Vec::with_capacity(64);
-        value
-            .serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())
-            .map_err(|error| refused(error.to_string()))?;
-        // The serializer counts neither levels nor elements; what decoding would refuse must not get as far as the disk.
-        wire::check(&bytes).map_err(|flaw| refused(flaw.to_string()))?;
-        Ok(Self(bytes.into()))
+        with_scratch(|bytes| {
+            value
+                .serialize(&mut rmp_serde::Serializer::new(&mut *bytes).with_struct_map())
+                .map_err(|error| refused(error.to_string()))?;
+            // The serializer counts neither levels nor elements; what decoding would refuse must not get as far as the disk.
+            wire::check(bytes).map_err(|flaw| refused(flaw.to_string()))?;
+            Ok(Self(Bytes::copy_from_slice(bytes)))
+        })
     }
 
     /// Takes bytes that [`bytes`](Self::bytes) gave out. They are examined when they are decoded, not here.
