@@ -1,7 +1,7 @@
 //! The store in one SQLite file: durable on one host, shared by any number of server processes there.
 //!
-//! The module owns [`SqliteStore`] and its two threads: one that writes (`writer`, with the statements in `tables`) and
-//! one that reads (`reader`). It promises that nobody is answered before what they asked for is on disk, and that a
+//! The module owns [`SqliteStore`] and its threads: one that writes (`writer`, with the statements in `tables`), one that
+//! reads (`reader`) and one that folds the log into the database (`checkpointer`). It promises that nobody is answered before what they asked for is on disk, and that a
 //! file which is not ours is never touched (`file`, `schema`). The rules themselves are the parent module's; ordering
 //! and retries are the session's.
 
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::id::{PlayerId, PurchaseId};
 
+mod checkpointer;
+mod courtesy;
 mod error;
 mod file;
 mod names;
@@ -105,7 +107,9 @@ impl SqliteStore {
     pub fn open_with(path: impl AsRef<Path>, settings: SqliteSettings) -> Result<Self, StoreError> {
         let database = file::open(path.as_ref(), settings)?;
         let path = database.path.clone();
-        let writer = writer::Writer::start(database)?;
+        let folding = file::open_for_folding(&path, settings)?;
+        let checkpointer = checkpointer::Checkpointer::start(folding, &path)?;
+        let writer = writer::Writer::start(database, checkpointer)?;
         let reader = reader::Reader::start(file::open_for_reading(&path, settings)?, &path)?;
         tracing::info!("opened player data store `{}`", path.display());
         Ok(Self {

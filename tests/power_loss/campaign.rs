@@ -32,7 +32,11 @@ const LIVES: usize = 4;
 /// How many cuts one seed stands for.
 pub(crate) const CUTS_PER_SEED: usize = CUTS * LIVES;
 /// How many rounds of requests a life has at least, and how many more it may have.
-const ROUNDS: (usize, usize) = (60, 60);
+pub(crate) type Rounds = (usize, usize);
+/// Those of a file that is not written to for long.
+const SHORT: Rounds = (60, 60);
+/// So many that the log is folded meanwhile, by the thread that the store has for it.
+const LONG: Rounds = (500, 100);
 
 /// Under what conditions the power is cut.
 #[derive(Clone, Copy)]
@@ -41,6 +45,7 @@ pub(crate) struct Campaign {
     /// Whether the disk says that it has synced and hasn't.
     pub(crate) disk_lies: bool,
     pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) rounds: Rounds,
 }
 
 impl Campaign {
@@ -48,6 +53,12 @@ impl Campaign {
         synchronous: Synchronous::AsAsked,
         disk_lies: false,
         sabotage: None,
+        rounds: SHORT,
+    };
+
+    pub(crate) const FOLDING: Self = Self {
+        rounds: LONG,
+        ..Self::FAITHFUL
     };
 
     pub(crate) const fn sabotaged(sabotage: Sabotage) -> Self {
@@ -89,7 +100,7 @@ impl Campaign {
         for life in 0..LIVES {
             let Some((base, books)) = heir.take() else { break };
             let whence = Whence { seed, life, test };
-            let rounds = ROUNDS.0 + rng.usize(..=ROUNDS.1);
+            let rounds = self.rounds.0 + rng.usize(..=self.rounds.1);
             let recording = self.record(&base, books, rounds, rng.fork(), &mut tally);
             heir = self.cut(&base, &recording, &mut rng, &mut tally, &whence);
         }

@@ -14,8 +14,9 @@
 //! $ POWER_CUTS=10000 cargo test --profile model --test power_loss -- --nocapture
 //! ```
 //!
-//! `POWER_CUTS` sets the number of cuts of the first test, `POWER_SEED` the first seed; a seed is 100 cuts. From the same
-//! seed follows the same recording and the same cuts.
+//! `POWER_CUTS` sets the number of cuts of the first test (the second one has a tenth), `POWER_SEED` the first seed; a seed is
+//! 100 cuts. From the same seed follows the same recording and the same cuts, except that the thread which folds the log
+//! takes its turns when it likes.
 
 #![cfg(all(unix, feature = "sqlite"))]
 #![allow(unsafe_code, reason = "a VFS is a table of C functions")]
@@ -63,6 +64,20 @@ fn what_was_acknowledged_survives_a_power_cut_and_nothing_is_there_by_half() {
     if cuts >= 3 * CUTS_PER_SEED {
         assert_everything_happened(&tally);
     }
+}
+
+/// A thread of the store's own folds the log while the writer goes on.
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_while_the_log_is_folded() {
+    let cuts: usize = number("POWER_CUTS").unwrap_or(1_000) / 10;
+    let tally = Campaign::FOLDING.run(first_seed(), cuts);
+    println!("{tally}");
+    assert_eq!(tally.violations(), 0, "{tally}");
+    let folding = tally.places.get(&Place::Checkpoint).copied().unwrap_or_default();
+    assert!(
+        folding * 20 > cuts,
+        "too few cuts while the log is folded: {tally}"
+    );
 }
 
 fn assert_everything_happened(tally: &Tally) {

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::{
     super::StoreError,
-    SqliteSettings,
+    SqliteSettings, checkpointer,
     error::{Failure, explain},
     schema::{self, Owner},
 };
@@ -67,15 +67,23 @@ pub(super) fn open(path: &Path, settings: SqliteSettings) -> Result<Database, St
     Ok(Database { connection, path })
 }
 
-/// Opens another connection to a database that [`open`] has prepared.
+/// Opens another connection to a database that [`open`] has prepared, to read it.
 pub(super) fn open_for_reading(path: &Path, settings: SqliteSettings) -> Result<Connection, StoreError> {
+    let connection = open_again(path, settings)?;
+    connection
+        .pragma_update(None, "query_only", true)
+        .map_err(|error| explain(path, &error))?;
+    Ok(connection)
+}
+
+/// Opens another connection to a database that [`open`] has prepared, to fold its log.
+pub(super) fn open_for_folding(path: &Path, settings: SqliteSettings) -> Result<Connection, StoreError> {
+    open_again(path, settings)
+}
+
+fn open_again(path: &Path, settings: SqliteSettings) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connect = || {
-        let connection = connect(path, flags, settings)?;
-        connection.pragma_update(None, "query_only", true)?;
-        Ok(connection)
-    };
-    connect().map_err(|failure: Failure| failure.explain(path))
+    connect(path, flags, settings).map_err(|failure| failure.explain(path))
 }
 
 /// The absolute path of a file that exists or could be created.
@@ -277,7 +285,7 @@ fn connect(path: &Path, flags: OpenFlags, settings: SqliteSettings) -> Result<Co
     Ok(connection)
 }
 
-/// A busy handler that sleeps 1 to 5 ms at a time and gives up after `limit`. SQLite's own sleeps up to 100 ms, in which
+/// A busy handler that sleeps a millisecond at a time and gives up after `limit`. SQLite's own sleeps up to 100 ms, in which
 /// a lock can change hands many times.
 fn patience(limit: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
@@ -288,7 +296,7 @@ fn patience(limit: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
         if since.elapsed() >= limit {
             return false;
         }
-        thread::sleep(Duration::from_millis(1 + u64::from(calls.unsigned_abs()).min(4)));
+        thread::sleep(Duration::from_millis(1));
         true
     }
 }
@@ -354,6 +362,7 @@ fn configure(connection: &Connection, path: &Path, settings: SqliteSettings) -> 
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     use_log(connection, path, settings.busy_timeout)?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", checkpointer::MOST_PAGES, |_| Ok(()))?;
     if let Some(bytes) = settings.max_bytes {
         let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page_size.max(1);

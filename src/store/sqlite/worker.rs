@@ -61,6 +61,14 @@ impl<J: Send + 'static> Worker<J> {
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
+    /// Queues a job that nobody waits for.
+    pub(super) fn tell(&self, job: J) {
+        if let Some(jobs) = &self.jobs {
+            // A thread that has died says so to whoever asks it for something.
+            let _ = jobs.send(job);
+        }
+    }
+
     fn gone(&self) -> StoreError {
         StoreError::unavailable(format_args!(
             "the thread that serves `{}` has died, see the log for its panic: restart this server",

@@ -12,6 +12,8 @@ use rusqlite::Connection;
 
 use super::{
     super::StoreError,
+    checkpointer::Checkpointer,
+    courtesy::Courtesy,
     error::Failure,
     file::Database,
     names::Names,
@@ -25,22 +27,17 @@ const GROUP_REQUESTS: usize = 1000;
 /// How many bytes of documents a transaction may hold before the next request has to wait for another one. It bounds
 /// the growth of the log, and how long the first request waits for the last.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// What a page of the file holds, in bytes.
+const PAGE_BYTES: usize = 4096;
 
 /// The handle to the thread.
 pub(super) struct Writer(Worker<Box<dyn Job>>);
 
 impl Writer {
-    pub(super) fn start(database: Database) -> Result<Self, StoreError> {
-        let Database { connection, path } = database;
-        Worker::start("player data writer", &path.clone(), move |queue| {
-            State {
-                names: Names::beside(&path),
-                connection,
-                path,
-            }
-            .serve(&queue);
-        })
-        .map(Self)
+    pub(super) fn start(database: Database, checkpointer: Checkpointer) -> Result<Self, StoreError> {
+        let state = State::new(database, checkpointer);
+        let path = state.path.clone();
+        Worker::start("player data writer", &path, move |queue| state.serve(&queue)).map(Self)
     }
 
     /// Runs `work` in a transaction and answers once that is durable.
@@ -136,14 +133,28 @@ where
     }
 }
 
-/// What the thread owns.
+/// What the thread owns. Fields are dropped in order: the last connection that is closed tidies the log up, and that is the
+/// writer's.
 struct State {
+    checkpointer: Checkpointer,
     connection: Connection,
     path: PathBuf,
     names: Names,
+    courtesy: Courtesy,
 }
 
 impl State {
+    fn new(database: Database, checkpointer: Checkpointer) -> Self {
+        let Database { connection, path } = database;
+        Self {
+            checkpointer,
+            connection,
+            names: Names::beside(&path),
+            path,
+            courtesy: Courtesy::default(),
+        }
+    }
+
     fn serve(mut self, queue: &mpsc::Receiver<Box<dyn Job>>) {
         while let Ok(first) = queue.recv() {
             self.run(gather(first, queue));
@@ -157,14 +168,17 @@ impl State {
         });
         self.names.settle(durable.is_ok());
         tracing::trace!(requests = group.len(), "a transaction has ended");
+        let pages: usize = group.iter().map(|job| 1 + job.size().bytes / PAGE_BYTES).sum();
+        self.checkpointer.note(pages);
         for job in group {
             job.answer(durable.clone());
         }
+        self.courtesy.give_way(&self.connection);
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let mut tables = Tables::new(&self.connection, &mut self.names, &self.path);
-        tables.control("BEGIN IMMEDIATE")?;
+        self.courtesy.begin(|| tables.control("BEGIN IMMEDIATE"))?;
         for job in group {
             run_one(&mut **job, &mut tables)?;
         }
@@ -283,13 +297,11 @@ mod tests {
     }
 
     fn state(folder: &tempfile::TempDir) -> State {
-        let Database { connection, path } =
-            file::open(&folder.path().join("players.db"), SqliteSettings::default()).unwrap();
-        State {
-            names: Names::beside(&path),
-            connection,
-            path,
-        }
+        let (path, settings) = (folder.path().join("players.db"), SqliteSettings::default());
+        let database = file::open(&path, settings).unwrap();
+        let folding = file::open_for_folding(&database.path, settings).unwrap();
+        let checkpointer = Checkpointer::start(folding, &database.path).unwrap();
+        State::new(database, checkpointer)
     }
 
     fn servers(state: &State) -> i64 {
