@@ -1,6 +1,6 @@
 //! The thread that owns the read connection: looking at rows without ever holding the writer up.
 
-use std::{path::Path, sync::mpsc};
+use std::{iter, path::Path, sync::mpsc};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -12,6 +12,10 @@ use super::{
     worker::Worker,
 };
 use crate::id::PlayerId;
+
+/// How many reads share a snapshot at most (taking one costs more than most reads), beside the first. While one is held, the
+/// log can't start over.
+const MOST: usize = 255;
 
 /// What the thread takes on: a request that answers by itself.
 type Read = Box<dyn FnOnce(&Eyes, &Path) + Send>;
@@ -33,8 +37,14 @@ impl Reader {
                 connection,
                 last_look: LastLook::default(),
             };
-            for read in queue {
-                read(&eyes, &owned);
+            while let Ok(first) = queue.recv() {
+                // Gathered before the snapshot is taken: each read sees all that was committed before it was asked.
+                let group: Vec<Read> = iter::once(first).chain(queue.try_iter().take(MOST)).collect();
+                let snapshot = (group.len() > 1).then(|| eyes.connection.unchecked_transaction());
+                for read in group {
+                    read(&eyes, &owned);
+                }
+                drop(snapshot);
             }
         };
         Worker::start("player data reader", path, serve).map(Self)

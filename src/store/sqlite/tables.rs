@@ -15,7 +15,7 @@ use super::{
     },
     error::Failure,
     names::Names,
-    row::{column, count, document, lock_and_server, lock_columns, lock_state},
+    row::{LOCK_COLUMNS, column, count, document, lock_and_server, lock_columns, lock_state},
     writer::lost_with_its_group,
 };
 use crate::id::PlayerId;
@@ -25,7 +25,10 @@ pub(super) struct Tables<'a> {
     pub(super) connection: &'a Connection,
     pub(super) names: &'a mut Names,
     pub(super) path: &'a Path,
+    lease_of: Prepared<'a>,
     find: Prepared<'a>,
+    find_with_document: Prepared<'a>,
+    set_state: Prepared<'a>,
     save: Prepared<'a>,
     save_and_release: Prepared<'a>,
 }
@@ -63,6 +66,16 @@ impl<'a> Tables<'a> {
             connection,
             names,
             path,
+            lease_of: Prepared::new("SELECT boot_id, name, beat FROM servers WHERE boot_id = ?1"),
+            find_with_document: Prepared::new(concat!(
+                "SELECT rowid, ",
+                lock_columns!(),
+                ", document FROM players WHERE player_id = ?1"
+            )),
+            set_state: Prepared::new(
+                "UPDATE players SET version = ?2, fence = ?3, last_seq = ?4, lock_id = ?5, server = ?6
+                 WHERE rowid = ?1",
+            ),
             find: Prepared::new(concat!(
                 "SELECT rowid, ",
                 lock_columns!(),
@@ -116,19 +129,14 @@ impl<'a> Tables<'a> {
     pub(super) fn acquire(&mut self, acquire: &Acquire) -> Result<Acquired, Failure> {
         rules::check_acquire(acquire)?;
         let own = self.lease_of(acquire.server)?;
-        let found = self.find(acquire.player)?;
+        // Before anything is changed: who can't be read is not locked either.
+        let (found, document) = self.find_with_document(acquire.player)?.unzip();
         let state = found.map(|found| found.state).unwrap_or_default();
         let lease = match state.held {
             Some(held) => self.lease_of(held.server)?,
             None => None,
         };
-        let grant = rules::judge_acquire(state, own, lease, acquire)?;
-        // Before anything is changed: who can't be read is not locked either.
-        let document = match found {
-            Some(found) => self.document(found.rowid, acquire.player)?,
-            None => None,
-        };
-        let (state, taken_from) = match grant {
+        let (state, taken_from) = match rules::judge_acquire(state, own, lease, acquire)? {
             Grant::Again => (state, None),
             Grant::Anew { state, taken_from } => {
                 match found {
@@ -141,7 +149,7 @@ impl<'a> Tables<'a> {
         Ok(Acquired {
             fence: state.fence,
             version: state.version,
-            document,
+            document: document.flatten(),
             taken_from,
         })
     }
@@ -189,28 +197,17 @@ impl<'a> Tables<'a> {
     }
 
     fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
-        let found = self
-            .find
-            .get(self.connection)?
-            .query_row([player.into_bytes()], |row| {
-                let whose = format_args!("player {player}");
-                let found = || {
-                    Ok(Found {
-                        rowid: column(row, 0, whose)?,
-                        state: lock_state(row, 1, whose)?,
-                    })
-                };
-                Ok(found())
-            });
-        found.optional()?.transpose()
+        first(self.find.get(self.connection)?, [player.into_bytes()], |row| {
+            found(row, player)
+        })
     }
 
-    fn document(&self, rowid: i64, player: PlayerId) -> Result<Option<Bytes>, Failure> {
-        let sql = "SELECT document FROM players WHERE rowid = ?1";
-        let found = self.first(sql, [rowid], |row| {
-            document(row, 0, format_args!("player {player}"))
-        })?;
-        Ok(found.flatten())
+    fn find_with_document(&mut self, player: PlayerId) -> Result<Option<(Found, Option<Bytes>)>, Failure> {
+        let statement = self.find_with_document.get(self.connection)?;
+        first(statement, [player.into_bytes()], |row| {
+            let document = document(row, 1 + LOCK_COLUMNS, format_args!("player {player}"))?;
+            Ok((found(row, player)?, document))
+        })
     }
 
     fn insert(&self, player: PlayerId, state: LockState) -> Result<(), Failure> {
@@ -230,21 +227,17 @@ impl<'a> Tables<'a> {
         )
     }
 
-    fn set_state(&self, rowid: i64, state: LockState) -> Result<(), Failure> {
+    fn set_state(&mut self, rowid: i64, state: LockState) -> Result<(), Failure> {
         let (lock_id, server) = lock_and_server(state.held);
-        self.execute(
-            "UPDATE players SET version = :version, fence = :fence, last_seq = :last_seq, lock_id = :lock_id,
-                 server = :server
-             WHERE rowid = :rowid",
-            named_params! {
-                ":version": sql(state.version)?,
-                ":fence": sql(state.fence)?,
-                ":last_seq": sql(state.last_seq)?,
-                ":lock_id": lock_id,
-                ":server": server,
-                ":rowid": rowid,
-            },
-        )
+        self.set_state.get(self.connection)?.execute(params![
+            rowid,
+            sql(state.version)?,
+            sql(state.fence)?,
+            sql(state.last_seq)?,
+            lock_id,
+            server,
+        ])?;
+        Ok(())
     }
 
     /// Stores the document of an accepted write, which keeps its fence and keeps or releases its lock.
@@ -263,29 +256,36 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    fn lease_of(&self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
-        let sql = "SELECT boot_id, name, beat FROM servers WHERE boot_id = ?1";
-        self.first(sql, [server.into_bytes()], server_lease)
-    }
-
-    /// Reads the one row that a query finds, if any.
-    fn first<T>(
-        &self,
-        sql: &str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
-    ) -> Result<Option<T>, Failure> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement
-            .query_row(params, |row| Ok(read(row)))
-            .optional()?
-            .transpose()
+    fn lease_of(&mut self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
+        let statement = self.lease_of.get(self.connection)?;
+        first(statement, [server.into_bytes()], server_lease)
     }
 
     pub(super) fn execute(&self, sql: &str, params: impl Params) -> Result<(), Failure> {
         self.connection.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
+}
+
+/// Reads the one row that a query finds, if any.
+fn first<T>(
+    statement: &mut CachedStatement<'_>,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
+) -> Result<Option<T>, Failure> {
+    statement
+        .query_row(params, |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+/// A row that begins with its rowid and the lock's columns.
+fn found(row: &Row<'_>, player: PlayerId) -> Result<Found, Failure> {
+    let whose = format_args!("player {player}");
+    Ok(Found {
+        rowid: column(row, 0, whose)?,
+        state: lock_state(row, 1, whose)?,
+    })
 }
 
 /// Every server's lease.
