@@ -285,6 +285,23 @@ fn a_purchase_for_an_offline_player_is_granted_at_the_next_join() {
 }
 
 #[test]
+fn a_purchase_that_is_submitted_while_many_wait_their_turn_makes_none_of_them_forgotten() {
+    let (mut app, rows) = start();
+    for n in 0..2000 {
+        pay(&rows, &format!("p{n}"), "ada", "coins_100");
+    }
+    let ada = app.join_and_load("ada");
+    app.until("the first are awarded", |world| {
+        world.get::<Coins>(ada).unwrap().0 > 0
+    });
+    assert!(coins(&app, ada) < 200_000, "none of them waits any more");
+    assert_eq!(buy(&mut app, "late", "ada", "coins_100"), PurchaseGranted);
+    app.until("all are awarded", |world| {
+        world.get::<Coins>(ada).unwrap().0 == 200_100
+    });
+}
+
+#[test]
 fn what_another_process_hands_in_is_found_by_the_slow_poll() {
     let (mut app, rows) = start();
     app.join_and_load("ada");

@@ -66,6 +66,8 @@ pub(super) enum Report {
     /// A receipt that somebody waits for is stored, or could not be.
     Submitted {
         result: Result<Enqueued, StoreError>,
+        /// The session that the player was in when it was submitted, if any.
+        session: Option<(Entity, u64)>,
         waiter: oneshot::Sender<Result<PurchaseDecision, StoreError>>,
     },
     /// On exit: everything that was asked for has been answered, in reports before this one.
@@ -109,7 +111,11 @@ pub(super) fn apply(world: &mut World, report: Report) {
         } => deliver::apply_fetched(world, entity, ticket, result),
         Report::Arrivals(result) => deliver::apply_arrivals(world, result),
         Report::Arrived(player) => deliver::apply_arrived(world, player),
-        Report::Submitted { result, waiter } => answer::apply_submitted(world, result, waiter),
+        Report::Submitted {
+            result,
+            session,
+            waiter,
+        } => answer::apply_submitted(world, result, session, waiter),
         Report::Drained => {}
     }
 }

@@ -81,6 +81,10 @@ impl Gate {
         self.read_panics.store(true, SeqCst);
     }
 
+    pub fn has_panicked(&self) -> bool {
+        !self.read_panics.load(SeqCst)
+    }
+
     /// Panics when arrivals are looked for the next time.
     pub fn polls_panic_next(&self) {
         self.poll_panics.store(true, SeqCst);

@@ -74,15 +74,30 @@ impl Waiters {
 /// Stores a receipt and processes it.
 pub(in crate::server) fn submit(server: &Server, receipt: NewReceipt) -> WaitForPurchase {
     let (waiter, answer) = oneshot::channel();
+    let session = live_session_of(server, receipt.player);
     let enqueue = async move |store: Arc<dyn Store>| store.enqueue(receipt, Notice::Paid).await;
-    server.ask(enqueue, move |result| Report::Submitted { result, waiter });
+    server.ask(enqueue, move |result| Report::Submitted {
+        result,
+        session,
+        waiter,
+    });
     WaitForPurchase(answer)
 }
 
-/// Takes in that a submitted receipt is stored, or isn't.
+/// The entity of a player who is in a session now, and that session's number.
+fn live_session_of(server: &Server, player: PlayerId) -> Option<(Entity, u64)> {
+    let entity = *server.entity_of.get(&player)?;
+    match server.players.get(&entity)? {
+        Player::Live(live) => Some((entity, live.ticket)),
+        _ => None,
+    }
+}
+
+/// Takes in that a submitted receipt is stored, or isn't; `session` is the one that the player was in before.
 pub(in crate::server) fn apply_submitted(
     world: &mut World,
     result: Result<Enqueued, StoreError>,
+    session: Option<(Entity, u64)>,
     waiter: oneshot::Sender<Answer>,
 ) {
     let answer = match result {
@@ -90,11 +105,15 @@ pub(in crate::server) fn apply_submitted(
             (Some(decision), _) => Ok(decision),
             (None, Some(player)) => match entity_in_session(world, player) {
                 Some(entity) => {
-                    world
-                        .resource_mut::<Waiters>()
-                        .add(receipt.purchase, player, waiter);
-                    // Does nothing for a player who is still loading, whose receipts are read right after that.
-                    return deliver::fetch(world, entity);
+                    let purchase = receipt.purchase.clone();
+                    world.resource_mut::<Waiters>().add(purchase, player, waiter);
+                    return match session {
+                        Some((entity, ticket)) if world.resource::<Server>().is_live(entity, ticket) => {
+                            deliver::process_read(world, entity, ticket, receipt);
+                        }
+                        // Does nothing for a player who is still loading, whose receipts are read right after that.
+                        _ => deliver::fetch(world, entity),
+                    };
                 }
                 None => Ok(PurchaseDecision::NotProcessedYet),
             },

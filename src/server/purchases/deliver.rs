@@ -117,6 +117,19 @@ pub(in crate::server) fn apply_fetched(
     }
 }
 
+/// Processes one receipt as it was read during this very session.
+pub(super) fn process_read(world: &mut World, entity: Entity, ticket: u64, receipt: StoredReceipt) {
+    let mut server = world.resource_mut::<Server>();
+    match server.session_mut(entity, ticket) {
+        Some(live) if live.ledger.rest.is_empty() => {
+            steps::reached("receipt.fetched");
+            process(world, entity, ticket, vec![receipt]);
+        }
+        // Behind others, which must not be forgotten over it.
+        _ => fetch(world, entity),
+    }
+}
+
 /// Processes a player's open receipts and saves what was awarded.
 fn process(world: &mut World, entity: Entity, ticket: u64, receipts: Vec<StoredReceipt>) {
     let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) else {
