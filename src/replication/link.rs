@@ -29,7 +29,13 @@ pub(super) struct Link {
     pub(super) patience: u32,
     /// Whether it is in the list of links with something to send.
     pub(super) is_pending: bool,
+    /// For how many updates nobody has looked whether the client says something.
+    unheard: u8,
 }
+
+/// How often it is looked whether a client says something of which nothing is expected: once in so many updates. To look is
+/// most of what a client costs to whom nothing happens.
+const QUIET: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handshake {
@@ -154,11 +160,14 @@ impl Link {
             farewell: None,
             patience,
             is_pending: false,
+            unheard: 0,
         }
     }
 
     /// Takes in a message, which may be anything.
     pub(super) fn hear(&mut self, message: &[u8]) -> Heard {
+        // Whoever talks is listened to.
+        self.unheard = QUIET;
         match protocol::decode_from_client(message) {
             Some(FromClient::Hello {
                 protocol,
@@ -181,6 +190,15 @@ impl Link {
     }
 
     /// Whether it is time to disconnect.
+    /// Whether it is to be looked in this update whether the client says something: its hello, that it has applied a frame, or
+    /// what nobody expects.
+    pub(super) fn listens(&mut self) -> bool {
+        let expects = self.handshake == Handshake::Awaited || self.flow.outstanding() > 0;
+        let listens = expects || self.unheard >= QUIET - 1;
+        self.unheard = if listens { 0 } else { self.unheard + 1 };
+        listens
+    }
+
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.farewell.as_ref().is_some_and(|farewell| {
             farewell.until <= now

@@ -13,6 +13,8 @@ use super::{
 };
 
 /// Reads what has arrived, a bounded number of messages a client, and disconnects whom there is nothing more to say to.
+///
+/// What nobody expects of a client is read some updates later, see [`Link::listens`](super::link::Link::listens).
 pub(super) fn receive(
     mut replication: ResMut<ReplicationServer>,
     server: Option<ResMut<RenetServer>>,
@@ -29,7 +31,7 @@ pub(super) fn receive(
     for (&client, link) in &mut replication.links {
         if link.is_over(now) {
             server.disconnect(client);
-        } else if replication.channel.is_usable() && !link.is_muted() {
+        } else if replication.channel.is_usable() && !link.is_muted() && link.listens() {
             for _ in 0..replication.settings.messages_per_tick {
                 let Some(message) = server.receive_message(client, channel) else {
                     break;
