@@ -189,6 +189,29 @@ async fn two_handles_on_one_file_serve_at_the_same_time() {
     }
 }
 
+/// Looks that wait together share a snapshot, which has to be newer than the last of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_look_sees_what_was_acknowledged_before_however_many_look_at_once() {
+    let folder = Folder::new();
+    let server = Arc::new(folder.server("arena").await);
+    let tasks: Vec<_> = (0..16)
+        .map(|n| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut session = server.session(ADA.slot(n)).await;
+                for _ in 0..100 {
+                    let acknowledged = session.save("coins").await.unwrap();
+                    let seen = session.record().await.version;
+                    assert_eq!(seen, acknowledged, "the look is out of date");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
 #[test]
 fn many_processes_may_create_the_file_at_once() {
     let folder = Folder::new();
@@ -998,6 +1021,33 @@ async fn a_row_that_cannot_be_read_is_corrupt_and_left_alone() {
         }
         assert!(healthy.record().await.lock.is_some(), "other rows are served");
     }
+}
+
+#[tokio::test]
+async fn a_player_whose_document_cannot_be_read_is_not_locked_and_nobody_else_notices() {
+    let folder = Folder::new();
+    let server = folder.server("arena").await;
+    let mut ada = server.session(ADA).await;
+    ada.save("coins").await.unwrap();
+    ada.release().await.unwrap();
+    let mut bob = server.session(BOB).await;
+    let connection = folder.connection();
+    let damage = "UPDATE players SET document = 'a text' WHERE player_id = ?1";
+    connection.execute(damage, [ADA.into_bytes()]).unwrap();
+
+    let intruder = folder.lock();
+    let (acquired, saved, ()) = tokio::join!(server.acquire(ADA), bob.save("coins"), async {
+        tokio::task::yield_now().await;
+        drop(intruder);
+    });
+    let error = acquired.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(saved, Ok(1), "bob may have shared the transaction");
+    let is_free = "SELECT lock_id = zeroblob(16) FROM players WHERE player_id = ?1";
+    let is_free: bool = connection
+        .query_row(is_free, [ADA.into_bytes()], |row| row.get(0))
+        .unwrap();
+    assert!(is_free, "nobody could give the lock back");
 }
 
 #[tokio::test]

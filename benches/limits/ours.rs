@@ -37,6 +37,8 @@ struct Told {
 pub struct Ours {
     app: App,
     bytes: usize,
+    /// How many of these are other ones after a change.
+    changing: usize,
     round: usize,
 }
 
@@ -65,7 +67,12 @@ impl Ours {
         on_one_thread(&mut app);
         // Nobody is asked of a server that has only just been built.
         app.update();
-        Self { app, bytes, round: 0 }
+        Self {
+            app,
+            bytes,
+            changing: bytes,
+            round: 0,
+        }
     }
 
     /// A server with these players.
@@ -132,6 +139,11 @@ impl Ours {
         }
     }
 
+    /// From now on a change leaves all but so many bytes in the middle as they are.
+    pub fn change_only(&mut self, bytes: usize) {
+        self.changing = bytes;
+    }
+
     /// What everybody's blob is filled with next.
     pub fn start_from(&mut self, round: usize) {
         self.round = round;
@@ -149,10 +161,16 @@ impl Ours {
     }
 
     fn change(&mut self, player: Entity) {
-        let filling = filling(self.bytes, self.round);
+        let changing = self.changing.min(self.bytes);
+        let filling = filling(changing, self.round);
         self.round += 1;
         if let Some(mut blob) = self.app.world_mut().get_mut::<Blob>(player) {
-            blob.0 = filling;
+            // A new player's is empty.
+            if blob.0.len() < self.bytes {
+                blob.0 = "-".repeat(self.bytes);
+            }
+            let at = (self.bytes - changing) / 2;
+            blob.0.replace_range(at..at + changing, &filling);
         }
     }
 

@@ -65,6 +65,11 @@ fn of_size(scale: &Scale, bytes: usize) {
         taken[2].take(saves, || off.save(saves, group, bytes));
         taken[3].take(few, || alone.save(few, 1, bytes));
     }
+    let mut small = Rounds::default();
+    ours.change_only(100);
+    for _ in 0..=scale.rounds {
+        small.take(saves, || drop(ours.save_in_a_closed_loop(saves, Duration::MAX)));
+    }
     let what = format!("{} players in a closed loop, {} KiB", scale.players, bytes / 1024);
     let group = middle(sizes);
     let [ours, same, off, alone] = taken;
@@ -90,5 +95,16 @@ fn of_size(scale: &Scale, bytes: usize) {
         written.1,
         0,
         "",
+    );
+    let small = Rounds::median(small.written);
+    row(
+        &format!(
+            "the same, {} KiB of which 100 bytes change, beside whole ones",
+            bytes / 1024
+        ),
+        small,
+        written.1,
+        0,
+        if bytes > 4096 { "0.5" } else { "" },
     );
 }

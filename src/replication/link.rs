@@ -189,7 +189,6 @@ impl Link {
         }
     }
 
-    /// Whether it is time to disconnect.
     /// Whether it is to be looked in this update whether the client says something: its hello, that it has applied a frame, or
     /// what nobody expects.
     pub(super) fn listens(&mut self) -> bool {
@@ -199,6 +198,7 @@ impl Link {
         listens
     }
 
+    /// Whether it is time to disconnect.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.farewell.as_ref().is_some_and(|farewell| {
             farewell.until <= now
