@@ -34,6 +34,9 @@ pub(super) struct LiveSession {
     pub(super) document: Document,
     /// Components that were changed after this tick have to be looked at by the next capture.
     pub(super) captured: Tick,
+    /// Whether a capture has seen everything. From then on each component is in the document, in a version of this code or a
+    /// newer one, until it changes or goes.
+    pub(super) is_complete: bool,
     /// Whether `document` holds something that no save on its way has yet.
     pub(super) unsaved: bool,
     /// Saves that were queued and not yet answered.
@@ -69,6 +72,7 @@ impl LiveSession {
             session,
             document,
             captured,
+            is_complete: false,
             unsaved: false,
             in_flight: 0,
             blocked: false,
@@ -128,6 +132,7 @@ pub(super) fn bring_up_to_date(
         };
     }
     live.captured = now;
+    live.is_complete = true;
     Ok(())
 }
 
@@ -155,8 +160,13 @@ fn new_entry(
     entity: EntityRef<'_>,
     now: Tick,
 ) -> Result<Option<NewEntry>, SaveError> {
+    let ticks = entity.get_change_ticks_by_id(data_type.component);
+    let is_untouched = |ticks| !may_have_changed(ticks, live.captured, now);
+    if live.is_complete && ticks.is_some_and(is_untouched) {
+        return Ok(None);
+    }
     let old = live.document.get(data_type.key);
-    let Some(ticks) = entity.get_change_ticks_by_id(data_type.component) else {
+    let Some(ticks) = ticks else {
         // A tombstone says "removed on purpose"; a component that every player has simply starts over.
         return Ok(match old {
             Some(Entry::Value { .. }) if data_type.required => Some(NewEntry::Remove),
@@ -169,7 +179,7 @@ fn new_entry(
         Some(Entry::Value { version, .. }) => *version >= data_type.version,
         Some(Entry::Tombstone) | None => false,
     };
-    if up_to_date && !may_have_changed(ticks, live.captured, now) {
+    if up_to_date && is_untouched(ticks) {
         return Ok(None);
     }
     let encode_error = |message| SaveError::Encode {

@@ -29,6 +29,8 @@ const SMALLEST: u64 = 512;
 const PAGE_SIZE: i64 = 4096;
 /// The writer's page cache, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
+/// How many statements a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 64;
 /// The size of a log's header, in bytes. A log that is no longer holds nothing; a file whose creation was cut short, and whose
 /// rollback was as well, may be left with one.
 const LOG_HEADER: u64 = 32;
@@ -282,6 +284,7 @@ fn connect(path: &Path, flags: OpenFlags, settings: SqliteSettings) -> Result<Co
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
