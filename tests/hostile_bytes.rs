@@ -373,9 +373,9 @@ fn a_server_that_says_a_value_twice_in_a_message_is_taken_at_its_last_word() {
     // Coins (the first public type) twice: in a load, in a change, as gone, and as new and gone.
     let changes = 3 << 5 | 1;
     let loaded = vec![1, 4, 0, 0, 2, 0, 1, 5, 0, 1, 6];
-    let changed = vec![changes, 2, 0, 1, 1, 7, 0, 1, 1, 8];
-    let gone = vec![changes, 2, 0, 0, 0, 0];
-    let both = vec![changes, 2, 0, 0, 0, 1, 1, 9];
+    let changed = vec![changes, 1, 1, 7, 1, 1, 8];
+    let gone = vec![changes, 0, 0];
+    let both = vec![changes, 0, 1, 1, 9];
     let mut listener = Listener::new();
     let shown = [loading(), loaded, changed, gone, both].map(|frame| listener.hear(frame));
     let coins = |coins| Some(Coins(coins));

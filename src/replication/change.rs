@@ -4,13 +4,12 @@
 //! say only what differs: everything between the beginning and the end that the old and the new bytes have in common.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "client")]
 use super::protocol::TO_CLIENT_LIMIT;
 
 /// What becomes of a value whose bytes the client has, if there is one.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
     /// The component is gone.
     Gone,
@@ -30,9 +29,6 @@ pub(crate) struct Misfit;
 
 #[cfg(feature = "server")]
 impl Change {
-    /// What a change costs in a message beside its bytes, at most: its value's number, its kind, two places, its length.
-    pub(crate) const OVERHEAD: usize = 3 + 1 + 5 + 5 + 5;
-
     /// What makes `new` of `old`.
     pub(crate) fn between(old: Option<&Bytes>, new: Option<&Bytes>) -> Self {
         let Some(new) = new else { return Self::Gone };
@@ -63,6 +59,12 @@ impl Change {
             is_shorter.then_some(Self::Splice { at, cut, bytes })
         }
     }
+}
+
+#[cfg(any(feature = "server", test))]
+impl Change {
+    /// What a change costs in a message beside its bytes, at most: its value's number, its kind, two places, its length.
+    pub(crate) const OVERHEAD: usize = 3 + 1 + 5 + 5 + 5;
 
     /// How many bytes of the value it carries.
     pub(crate) fn len(&self) -> usize {
@@ -77,9 +79,10 @@ impl Change {
 #[cfg(feature = "server")]
 fn place(place: usize) -> usize {
     match place {
-        0..=250 => 1,
-        251..=0xffff => 3,
-        _ => 5,
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
     }
 }
 

@@ -46,6 +46,11 @@ impl Flow {
         self.sizes.len() < MAX_FRAMES && self.outstanding + self.part() + 2 * OVERHEAD <= self.budget
     }
 
+    /// Whether there will be room for a while even if nothing is acknowledged, for messages in parts as well.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.sizes.len() < MAX_FRAMES / 4 && self.outstanding < MAX_PARTS_OUTSTANDING.min(self.budget / 2) / 2
+    }
+
     /// Whether that frame may be one of a message in parts.
     pub(super) fn has_room_for_part(&self) -> bool {
         self.has_room() && self.outstanding < MAX_PARTS_OUTSTANDING.min(self.budget / 2)

@@ -29,7 +29,7 @@ mod kind {
     pub(super) const PART: u8 = 1;
     /// Its last piece.
     pub(super) const LAST_PART: u8 = 2;
-    /// Several changes, each with the number of its public type.
+    /// Several changes, each in the form that [`several`](super::several) describes.
     pub(super) const CHANGES: u8 = 3;
     /// The number of a public type and its [`Whole`](crate::replication::change::Change::Whole). Here and below the value's
     /// bytes come last, and their length goes without saying.
@@ -38,6 +38,17 @@ mod kind {
     pub(super) const OVERWRITE: u8 = 5;
     /// The number of a public type and its [`Splice`](crate::replication::change::Change::Splice).
     pub(super) const SPLICE: u8 = 6;
+}
+
+/// What one of several changes is. It begins with the number of its public type, in whose lowest two bits this is, and goes on
+/// like a frame with a single one; but its bytes have their length before them.
+mod several {
+    pub(super) const BITS: u32 = 2;
+    pub(super) const GONE: u32 = 0;
+    pub(super) const WHOLE: u32 = 1;
+    pub(super) const OVERWRITE: u32 = 2;
+    #[cfg(any(feature = "server", test))]
+    pub(super) const SPLICE: u32 = 3;
 }
 
 #[cfg(all(test, feature = "client"))]
@@ -98,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_changes_has_two_bytes_beside_its_place_and_its_bytes() {
+        let bytes = Bytes::from_static(b"c");
+        let overwrite = Change::Overwrite {
+            at: 9,
+            bytes: bytes.clone(),
+        };
+        let several = [(2, overwrite), (5, Change::Whole(bytes)), (6, Change::Gone)];
+        let frame = changes(1, &several);
+        assert_eq!(
+            frame,
+            [0b011_00001, 2 << 2 | 2, 9, 1, b'c', 5 << 2 | 1, 1, b'c', 6 << 2]
+        );
+    }
+
+    #[test]
     fn what_begins_no_frame_or_ends_too_early_or_too_late_is_refused() {
         for bytes in [
             &[][..],
@@ -105,7 +131,10 @@ mod tests {
             &[0b100_00000],
             &[0b101_00000, 1],
             &[0b110_00000, 1, 2],
-            &[0b011_00000, 0, 0],
+            &[0b011_00000],
+            &[0b011_00000, 2 << 2 | 2, 9, 2, b'c'],
+            &[0b011_00000, 1, 0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0b011_00000, 0x80, 0x80, 0x10],
         ] {
             assert!(read(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bevy::{platform::time::Instant, prelude::*};
+use bevy_renet::renet::ClientId;
 use bytes::Bytes;
 
 use super::{
@@ -29,13 +30,16 @@ pub(super) struct Link {
     pub(super) patience: u32,
     /// Whether it is in the list of links with something to send.
     pub(super) is_pending: bool,
-    /// For how many updates nobody has looked whether the client says something.
-    unheard: u8,
+    /// In how many updates it is this client's turn to be listened to.
+    turn: u8,
+    /// Whether it may have said more than was read last time.
+    pub(super) has_more: bool,
 }
 
-/// How often it is looked whether a client says something of which nothing is expected: once in so many updates. To look is
-/// most of what a client costs to whom nothing happens.
-const QUIET: u8 = 16;
+/// A client for whose words nothing waits is listened to once in so many updates, each in its turn. To listen to everybody in
+/// every update would be most of what they cost to whom nothing happens, and what is heard of those who were sent something
+/// is read faster at once.
+const TURNS: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handshake {
@@ -150,7 +154,7 @@ pub(super) enum Heard {
 }
 
 impl Link {
-    pub(super) fn new(flow: Flow, patience: u32) -> Self {
+    pub(super) fn new(client: ClientId, flow: Flow, patience: u32) -> Self {
         Self {
             flow,
             handshake: Handshake::Awaited,
@@ -160,14 +164,13 @@ impl Link {
             farewell: None,
             patience,
             is_pending: false,
-            unheard: 0,
+            turn: (client % u64::from(TURNS)) as u8,
+            has_more: false,
         }
     }
 
     /// Takes in a message, which may be anything.
     pub(super) fn hear(&mut self, message: &[u8]) -> Heard {
-        // Whoever talks is listened to.
-        self.unheard = QUIET;
         match protocol::decode_from_client(message) {
             Some(FromClient::Hello {
                 protocol,
@@ -189,13 +192,13 @@ impl Link {
         }
     }
 
-    /// Whether it is to be looked in this update whether the client says something: its hello, that it has applied a frame, or
-    /// what nobody expects.
+    /// Whether the client is listened to in this update: because it is its turn, because its hello or its last word is awaited,
+    /// because it said more than was read, or because what it has applied makes room that will be needed.
     pub(super) fn listens(&mut self) -> bool {
-        let expects = self.handshake == Handshake::Awaited || self.flow.outstanding() > 0;
-        let listens = expects || self.unheard >= QUIET - 1;
-        self.unheard = if listens { 0 } else { self.unheard + 1 };
-        listens
+        let is_turn = self.turn == 0;
+        self.turn = if is_turn { TURNS - 1 } else { self.turn - 1 };
+        let is_awaited = self.handshake == Handshake::Awaited || self.farewell.is_some();
+        is_turn || is_awaited || self.has_more || !self.flow.has_plenty()
     }
 
     /// Whether it is time to disconnect.
@@ -218,7 +221,7 @@ mod tests {
     use super::*;
 
     fn link() -> Link {
-        Link::new(Flow::new(1024 * 1024, 1024 * 1024), 8)
+        Link::new(1, Flow::new(1024 * 1024, 1024 * 1024), 8)
     }
 
     #[test]
@@ -242,5 +245,44 @@ mod tests {
         link.flow.record(10);
         assert_eq!(link.hear(&ack(1, 1)), Heard::Nonsense, "there was no session yet");
         assert_eq!(link.hear(&ack(0, 1)), Heard::Progress);
+    }
+
+    /// In which of the first so many updates it is listened to.
+    fn listening(link: &mut Link, updates: u8) -> Vec<u8> {
+        (0..updates).filter(|_| link.listens()).collect()
+    }
+
+    #[test]
+    fn whoever_is_not_waited_for_is_heard_in_turn_and_others_at_once() {
+        let mut link = link();
+        let always: Vec<u8> = (0..40).collect();
+        assert_eq!(listening(&mut link, 40), always, "its hello is awaited");
+        link.handshake = Handshake::Agreed;
+        link.flow.record(10);
+        assert_eq!(
+            listening(&mut link, 32).len(),
+            2,
+            "a turn comes once in 16 updates"
+        );
+        link.has_more = true;
+        assert_eq!(listening(&mut link, 40), always, "not all was read");
+        link.has_more = false;
+        link.flow.record(128 * 1024);
+        assert_eq!(listening(&mut link, 40), always, "much is on its way");
+        assert!(link.flow.acknowledge(2));
+        assert_eq!(listening(&mut link, 32).len(), 2);
+    }
+
+    #[test]
+    fn clients_take_turns() {
+        let mut turns: Vec<Vec<u8>> = (1..17)
+            .map(|client| {
+                let mut link = Link::new(client, Flow::new(1024 * 1024, 1024 * 1024), 8);
+                link.handshake = Handshake::Agreed;
+                listening(&mut link, 16)
+            })
+            .collect();
+        turns.sort_unstable();
+        assert_eq!(turns, (0..16).map(|turn| vec![turn]).collect::<Vec<_>>());
     }
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// Reads what has arrived, a bounded number of messages a client, and disconnects whom there is nothing more to say to.
 ///
-/// What nobody expects of a client is read some updates later, see [`Link::listens`](super::link::Link::listens).
+/// What nothing waits for is read up to 15 updates later, see [`Link::listens`](super::link::Link::listens).
 pub(super) fn receive(
     mut replication: ResMut<ReplicationServer>,
     server: Option<ResMut<RenetServer>>,
@@ -32,8 +32,10 @@ pub(super) fn receive(
         if link.is_over(now) {
             server.disconnect(client);
         } else if replication.channel.is_usable() && !link.is_muted() && link.listens() {
+            link.has_more = true;
             for _ in 0..replication.settings.messages_per_tick {
                 let Some(message) = server.receive_message(client, channel) else {
+                    link.has_more = false;
                     break;
                 };
                 stats.count(client, |client| {

@@ -3,11 +3,7 @@
 //! The server never keeps a queue of what it has yet to say. It keeps, per client, what the client was told last, and
 //! says what differs when there is room: however slow a client is, it costs no more memory than one copy of its data.
 
-use bevy::{
-    ecs::resource::IsResource,
-    platform::collections::{HashMap, HashSet},
-    prelude::*,
-};
+use bevy::{ecs::resource::IsResource, platform::collections::HashMap, prelude::*};
 use bevy_renet::{RenetServer, renet::ClientId};
 use bytes::Bytes;
 
@@ -27,7 +23,8 @@ use crate::{
 mod news;
 mod values;
 
-use values::{Encoded, encode};
+use values::Encoded;
+pub(super) use values::Encoder;
 
 /// The players' entities. Resources are entities as well, and not for this system to look at.
 type Players<'w, 's> = Query<'w, 's, EntityRef<'static>, (With<PlayerClient>, Without<IsResource>)>;
@@ -103,7 +100,7 @@ fn tell(
         types,
         players,
         entities: &replication.players,
-        unencodable: &mut replication.unencodable,
+        encoder: &mut replication.encoder,
         ended: None,
     };
     let is_pending = !teller.tell();
@@ -150,7 +147,7 @@ struct Teller<'a> {
     players: &'a Players<'a, 'a>,
     /// The entity with each [`PlayerClient`].
     entities: &'a HashMap<ClientId, Entity>,
-    unencodable: &'a mut HashSet<u16>,
+    encoder: &'a mut Encoder,
     /// An entity that the client has been told the end of.
     ended: Option<Entity>,
 }
@@ -279,9 +276,9 @@ impl<'a> Teller<'a> {
             },
         };
         let mut sent = vec![None; self.types.len()];
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity(sent.len());
         for ((index, _), sent) in self.types.iter().zip(&mut sent) {
-            if let Encoded::Value(bytes) = encode(self.types, self.unencodable, index, entity) {
+            if let Encoded::Value(bytes) = self.encoder.encode(self.types, index, entity) {
                 *sent = Some(bytes.clone());
                 values.push((index, bytes));
             }

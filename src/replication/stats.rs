@@ -29,7 +29,7 @@ pub struct ClientStats {
     pub received_bytes: u64,
     /// Messages that made no sense: too long, undecodable, or out of order.
     pub nonsense: u64,
-    /// What was sent and not yet applied by the client, in bytes.
+    /// What was sent and not yet applied by the client, in bytes. That it was applied is noticed up to 15 updates later.
     pub outstanding_bytes: u64,
 }
 

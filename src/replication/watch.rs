@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use bevy::{
     ecs::entity::EntityHashMap,
-    platform::{
-        collections::{HashMap, HashSet},
-        time::Instant,
-    },
+    platform::{collections::HashMap, time::Instant},
     prelude::*,
     utils::once,
 };
@@ -30,7 +27,8 @@ use super::{
     plugins::NeedsPlugin,
     protocol::{PurchaseNews, ToClient},
     public_types::PublicTypes,
-    receive, send,
+    receive,
+    send::{self, Encoder},
 };
 use crate::{
     id::PlayerId,
@@ -119,8 +117,7 @@ pub(crate) struct ReplicationServer {
     pub(super) clients: EntityHashMap<ClientId>,
     /// Links with something to send.
     pub(super) pending: Vec<ClientId>,
-    /// Public types that could not be encoded, which is said once.
-    pub(super) unencodable: HashSet<u16>,
+    pub(super) encoder: Encoder,
 }
 
 impl ReplicationServer {
@@ -133,7 +130,7 @@ impl ReplicationServer {
             players: HashMap::default(),
             clients: EntityHashMap::default(),
             pending: Vec::new(),
-            unencodable: HashSet::default(),
+            encoder: Encoder::default(),
         }
     }
 
@@ -305,7 +302,11 @@ fn follow_connections(
                      a `max_memory_usage_bytes` of {MIN_TO_CLIENT_MEMORY} or more"
                 ));
             }
-            let link = Link::new(Flow::new(settings.max_outstanding, channel), settings.strikes);
+            let link = Link::new(
+                client_id,
+                Flow::new(settings.max_outstanding, channel),
+                settings.strikes,
+            );
             replication.disconnected(client_id);
             replication.links.insert(client_id, link);
         }

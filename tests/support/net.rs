@@ -209,9 +209,10 @@ impl Client {
         }
     }
 
-    /// Steps until everything that was to be said has been said and acknowledged.
+    /// Steps until everything that was to be said has been said and acknowledged. An acknowledgement for which nothing waits
+    /// is read within 16 updates.
     pub fn settle(&mut self, server: &mut App) {
-        for _ in 0..5 {
+        for _ in 0..20 {
             self.step(server);
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{EPOCH_BITS, epoch_bits, kind};
+use super::{EPOCH_BITS, epoch_bits, kind, several};
 use crate::{
     registry::wire::{self, WireError},
     replication::{change::Change, protocol::ToClient},
@@ -33,7 +33,7 @@ pub(crate) fn read(frame: &Bytes) -> Result<(u8, Frame), WireError> {
             bytes: rest,
             is_last: true,
         },
-        kind::CHANGES => Frame::Changes(wire::read(&rest)?),
+        kind::CHANGES => Frame::Changes(take_changes(rest)?),
         kind::WHOLE => {
             let index = take(&mut rest)?;
             Frame::Changes(vec![(index, Change::Whole(rest))])
@@ -54,6 +54,45 @@ pub(crate) fn read(frame: &Bytes) -> Result<(u8, Frame), WireError> {
 /// Whether a frame with these bits is about session `epoch`.
 pub(crate) fn is_about(bits: u8, epoch: u32) -> bool {
     bits == epoch_bits(epoch)
+}
+
+/// What several changes are, one after the other.
+fn take_changes(mut rest: Bytes) -> Result<Vec<(u16, Change)>, WireError> {
+    let mut changes = vec![take_change(&mut rest)?];
+    while !rest.is_empty() {
+        changes.push(take_change(&mut rest)?);
+    }
+    Ok(changes)
+}
+
+fn take_change(rest: &mut Bytes) -> Result<(u16, Change), WireError> {
+    let first: u32 = take(rest)?;
+    let index = u16::try_from(first >> several::BITS)
+        .map_err(|_| WireError::new("no public type has a number as large"))?;
+    let change = match first & ((1 << several::BITS) - 1) {
+        several::GONE => Change::Gone,
+        several::WHOLE => Change::Whole(take_bytes(rest)?),
+        several::OVERWRITE => Change::Overwrite {
+            at: take(rest)?,
+            bytes: take_bytes(rest)?,
+        },
+        _ => Change::Splice {
+            at: take(rest)?,
+            cut: take(rest)?,
+            bytes: take_bytes(rest)?,
+        },
+    };
+    Ok((index, change))
+}
+
+/// Takes bytes that have their length before them, without a copy.
+fn take_bytes(rest: &mut Bytes) -> Result<Bytes, WireError> {
+    let length: u32 = take(rest)?;
+    let length = length as usize;
+    if length > rest.len() {
+        return Err(WireError::new("it ends before its last change does"));
+    }
+    Ok(rest.split_to(length))
 }
 
 /// Takes what `bytes` begin with.

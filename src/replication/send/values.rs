@@ -43,7 +43,7 @@ impl Teller<'_> {
             if self.must_wait(index, limit) {
                 continue;
             }
-            let new = match encode(self.types, self.unencodable, index, entity) {
+            let new = match self.encoder.encode(self.types, index, entity) {
                 Encoded::Value(bytes) => Some(bytes),
                 Encoded::Absent => None,
                 Encoded::Failed => {
@@ -145,35 +145,44 @@ pub(super) enum Encoded {
     Failed,
 }
 
-/// The bytes of a public component. That it can't be encoded is said once per type.
-pub(super) fn encode(
-    types: &PublicTypes,
-    unencodable: &mut HashSet<u16>,
-    index: u16,
-    entity: EntityRef<'_>,
-) -> Encoded {
-    let Some(data_type) = types.get(index) else {
-        return Encoded::Absent;
-    };
-    let mut bytes = Vec::new();
-    // One player's odd value must not take the server down with everybody on it.
-    let written = catch_unwind(AssertUnwindSafe(|| {
-        data_type.codec.write_wire(entity, &mut bytes)
-    }));
-    let problem = match written {
-        Err(_) => "its `Serialize` panicked".to_owned(),
-        Ok(None) => return Encoded::Absent,
-        Ok(Some(Ok(()))) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => {
-            return Encoded::Value(bytes.into());
+/// What spells public components.
+#[derive(Default)]
+pub(in crate::replication) struct Encoder {
+    /// Into this it spells them, so that what is kept takes just the memory that it needs.
+    buffer: Vec<u8>,
+    /// Public types that could not be encoded, which is said once.
+    unencodable: HashSet<u16>,
+}
+
+/// The most of the buffer that is kept, in bytes. A value that is larger is rare, or costs more than its buffer.
+const MAX_BUFFER: usize = 64 * 1024;
+
+impl Encoder {
+    /// The bytes of a public component. That it can't be encoded is said once per type.
+    pub(super) fn encode(&mut self, types: &PublicTypes, index: u16, entity: EntityRef<'_>) -> Encoded {
+        let Some(data_type) = types.get(index) else {
+            return Encoded::Absent;
+        };
+        let bytes = &mut self.buffer;
+        bytes.clear();
+        bytes.shrink_to(MAX_BUFFER);
+        // One player's odd value must not take the server down with everybody on it.
+        let written = catch_unwind(AssertUnwindSafe(|| data_type.codec.write_wire(entity, bytes)));
+        let problem = match written {
+            Err(_) => "its `Serialize` panicked".to_owned(),
+            Ok(None) => return Encoded::Absent,
+            Ok(Some(Ok(()))) if bytes.len() <= protocol::TO_CLIENT_LIMIT / 2 => {
+                return Encoded::Value(Bytes::copy_from_slice(bytes));
+            }
+            Ok(Some(Ok(()))) => format!("it takes {} bytes, more than a message may have", bytes.len()),
+            Ok(Some(Err(problem))) => problem.to_string(),
+        };
+        if self.unencodable.insert(index) {
+            error!(
+                "key `{}` (`{}`) can't be sent to its owner: {problem}",
+                data_type.key, data_type.type_name
+            );
         }
-        Ok(Some(Ok(()))) => format!("it takes {} bytes, more than a message may have", bytes.len()),
-        Ok(Some(Err(problem))) => problem.to_string(),
-    };
-    if unencodable.insert(index) {
-        error!(
-            "key `{}` (`{}`) can't be sent to its owner: {problem}",
-            data_type.key, data_type.type_name
-        );
+        Encoded::Failed
     }
-    Encoded::Failed
 }
