@@ -85,8 +85,9 @@ fn no_update_pays_for_everybody() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(most > 0, "nothing was saved at all");
+    // Their share would be ten. Answers to several updates' saves may arrive in one.
     assert!(
-        most < 300,
+        most <= 60,
         "{most} of 1000 players were saved in one update of {UPDATES}"
     );
 }

@@ -26,6 +26,10 @@ impl Agenda {
         self.0.push(Reverse(due));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes out the next entry whose time has come.
     pub(super) fn next_due(&mut self, now: Duration) -> Option<Due> {
         let &Reverse(due) = self.0.peek()?;

@@ -15,7 +15,25 @@ use super::{
 
 /// Who is to be saved when.
 #[derive(Resource, Default)]
-pub(super) struct Autosave(Agenda);
+pub(super) struct Autosave {
+    agenda: Agenda,
+    /// Up to when it was looked who is due.
+    looked: Duration,
+}
+
+/// By how much more than its share of the interval an update may save: what chance has put into one update is spread over the
+/// next ones, and those who wait don't become more and more.
+const HASTE: f64 = 1.25;
+
+impl Autosave {
+    /// How many players may be saved now.
+    fn share(&mut self, now: Duration, interval: Duration) -> usize {
+        let passed = now.saturating_sub(self.looked);
+        self.looked = now;
+        let turns = passed.as_secs_f64() / interval.as_secs_f64();
+        (self.agenda.len() as f64 * turns * HASTE).ceil() as usize
+    }
+}
 
 /// Schedules a player's first autosave.
 pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
@@ -24,20 +42,26 @@ pub(super) fn begin(world: &mut World, entity: Entity, ticket: u64) {
     };
     // Players who were loaded together are not saved together.
     let at = elapsed(world) + interval.mul_f64(fraction(entity));
-    world.resource_mut::<Autosave>().0.add(Due { at, entity, ticket });
+    world
+        .resource_mut::<Autosave>()
+        .agenda
+        .add(Due { at, entity, ticket });
 }
 
-/// Saves the players whose turn it is.
+/// Saves the players whose turn it is, but no more of them than an update's share, the others a few updates later.
 pub(super) fn autosave(world: &mut World) {
     let Some(interval) = world.resource::<Server>().settings.autosave else {
         return;
     };
     let now = elapsed(world);
-    while let Some(due) = world.resource_mut::<Autosave>().0.next_due(now) {
+    for _ in 0..world.resource_mut::<Autosave>().share(now, interval) {
+        let Some(due) = world.resource_mut::<Autosave>().agenda.next_due(now) else {
+            return;
+        };
         if world.resource::<Server>().is_live(due.entity, due.ticket) {
             save(world, due.entity, Occasion::Autosave);
             let at = next_turn(due, interval, now);
-            world.resource_mut::<Autosave>().0.add(Due { at, ..due });
+            world.resource_mut::<Autosave>().agenda.add(Due { at, ..due });
         }
     }
 }
@@ -64,6 +88,33 @@ fn fraction(entity: Entity) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_saves_little_more_than_its_share_and_everybody_has_a_turn_in_an_interval() {
+        let mut world = World::new();
+        let mut autosave = Autosave::default();
+        for _ in 0..1000 {
+            let entity = world.spawn_empty().id();
+            autosave.agenda.add(Due {
+                at: Duration::ZERO,
+                entity,
+                ticket: 0,
+            });
+        }
+        let interval = Duration::from_secs(1);
+        let shares: Vec<usize> = (1..=100)
+            .map(|update| autosave.share(interval * update / 100, interval))
+            .collect();
+        assert!(
+            shares.iter().all(|&share| (10..=13).contains(&share)),
+            "{shares:?}"
+        );
+        assert_eq!(
+            autosave.share(interval * 3, interval),
+            2500,
+            "an update that took long"
+        );
+    }
 
     #[test]
     fn players_loaded_together_are_spread_over_the_interval() {
