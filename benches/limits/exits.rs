@@ -26,6 +26,7 @@ fn of(rounds: usize, players: usize, bytes: usize) {
     let path = folder.path().join("crate.db");
     for round in 0..=rounds {
         let mut server = Ours::with_players(&path, "crate", 0..players, bytes);
+        server.settle();
         server.start_from(round);
         server.change_everybody();
         let took = server.exit();

@@ -116,7 +116,9 @@ where
     T: Component<Mutability = bevy::ecs::component::Mutable> + Serialize,
 {
     let mut component = world.get_mut::<T>(player).expect("every player has it");
-    let bytes = |component: &T| postcard::to_stdvec(component).expect("it has a form");
+    let bytes = |component: &T| {
+        bincode::serde::encode_to_vec(component, bincode::config::standard()).expect("it has a form")
+    };
     let old = bytes(&component);
     change(&mut component);
     watch(old, bytes(&component));

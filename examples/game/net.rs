@@ -14,6 +14,7 @@ use bevy_renet::{
     netcode::{ClientAuthentication, ConnectToken, NetcodeClientTransport},
     renet::{ConnectionConfig, DefaultChannel},
 };
+use bincode::config;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::data::{Cell, Paint};
@@ -24,6 +25,9 @@ pub const FIELD: Cell = Cell { x: 60, y: 20 };
 pub const WISHES: DefaultChannel = DefaultChannel::ReliableOrdered;
 /// Carries a [`FieldView`] to every client. What gets lost is soon out of date anyway.
 pub const VIEWS: DefaultChannel = DefaultChannel::Unreliable;
+
+/// The longest message of this game, in bytes.
+const MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// What a client asks for.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug)]
@@ -95,11 +99,13 @@ pub fn since_1970() -> Duration {
 }
 
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    postcard::to_stdvec(message).expect("the messages above have no form that can't be sent")
+    bincode::serde::encode_to_vec(message, config::standard())
+        .expect("the messages above have no form that can't be sent")
 }
 
 /// Reads a message; `None` when it is not exactly one, since the other side may send anything.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let (message, rest) = postcard::take_from_bytes(bytes).ok()?;
-    rest.is_empty().then_some(message)
+    let limited = config::standard().with_limit::<MESSAGE_LIMIT>();
+    let (message, length) = bincode::serde::decode_from_slice(bytes, limited).ok()?;
+    (length == bytes.len()).then_some(message)
 }

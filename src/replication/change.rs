@@ -79,10 +79,9 @@ impl Change {
 #[cfg(feature = "server")]
 fn place(place: usize) -> usize {
     match place {
-        0..0x80 => 1,
-        0x80..0x4000 => 2,
-        0x4000..0x20_0000 => 3,
-        _ => 4,
+        0..=250 => 1,
+        251..=0xffff => 3,
+        _ => 5,
     }
 }
 

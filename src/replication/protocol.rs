@@ -20,12 +20,12 @@ pub(crate) const VERSION: u16 = 4;
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
 
-/// The largest message that is read from a client, in bytes.
+/// The largest message that is read from a client, in bytes, encoded and decoded.
 #[cfg(feature = "server")]
 pub(crate) const FROM_CLIENT_LIMIT: usize = 256;
 
 /// The largest message to a client, in bytes, however many frames it takes.
-pub(crate) const TO_CLIENT_LIMIT: usize = 32 * 1024 * 1024;
+pub(crate) const TO_CLIENT_LIMIT: usize = wire::LIMIT / 2;
 
 /// What a client says.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -106,10 +106,7 @@ pub(crate) fn write(message: &impl Serialize, out: &mut Vec<u8>) {
 /// Reads what a client sent, which may be anything.
 #[cfg(feature = "server")]
 pub(crate) fn decode_from_client(bytes: &[u8]) -> Option<FromClient> {
-    if bytes.len() > FROM_CLIENT_LIMIT {
-        return None;
-    }
-    wire::read(bytes).ok()
+    wire::read_within::<FROM_CLIENT_LIMIT, _>(bytes).ok()
 }
 
 #[cfg(test)]
@@ -125,7 +122,7 @@ mod tests {
             types: 0x0102_0304,
             game_version: "a".to_owned(),
         };
-        assert_eq!(encode(&hello)[..], [0, 1, 0x84, 0x86, 0x88, 0x08, 1, b'a']);
+        assert_eq!(encode(&hello)[..], [0, 1, 252, 4, 3, 2, 1, 1, b'a']);
         let refused = ToClient::Refused {
             reason: "b".to_owned(),
             types: vec![("c".to_owned(), 2)],
@@ -137,9 +134,8 @@ mod tests {
     #[test]
     fn a_length_that_lies_allocates_nothing() {
         // A `Hello` whose string claims 2^60 bytes.
-        let mut bytes = vec![0, 1, 0];
-        bytes.extend([0x80; 8]);
-        bytes.push(0x10);
+        let mut bytes = vec![0, 1, 0, 253];
+        bytes.extend((1_u64 << 60).to_le_bytes());
         assert_eq!(decode_from_client(&bytes), None);
     }
 

@@ -1,7 +1,7 @@
 //! Secrets: what is planted, who may read it, and every form in which it could leave.
 //!
 //! A secret is sixteen random bytes. It is planted as bytes, as two numbers, or as a text of 32 hex digits, and looked for
-//! in all of these and in what text, JSON, MessagePack, postcard, hex and base64 make of them.
+//! in all of these and in what text, JSON, MessagePack, bincode, hex and base64 make of them.
 
 use std::{collections::HashMap, fmt::Write as _};
 
@@ -42,7 +42,7 @@ impl Secret {
                 "its bytes as MessagePack's small numbers",
                 message_pack_list(&self.0),
             ),
-            ("its bytes as postcard's small numbers", postcard_list(&self.0)),
+            ("its bytes as bincode's small numbers", bincode_list(&self.0)),
             ("its bytes in decimals", join(&self.0, ", ").into_bytes()),
             ("its bytes in JSON", join(&self.0, ",").into_bytes()),
         ];
@@ -54,7 +54,6 @@ impl Secret {
             forms.push(("a number, big end first", number.to_be_bytes().into()));
             forms.push(("a number in zigzag", zigzag.to_le_bytes().into()));
             forms.push(("a number in LEB128", leb128(number)));
-            forms.push(("a number in zigzag LEB128", leb128(zigzag)));
             forms.push(("a number in decimals", number.to_string().into()));
             forms.push((
                 "a signed number in decimals",
@@ -99,8 +98,12 @@ fn message_pack_list(bytes: &[u8]) -> Vec<u8> {
     spelled.collect()
 }
 
-fn postcard_list(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().flat_map(|&byte| leb128(byte.into())).collect()
+fn bincode_list(bytes: &[u8]) -> Vec<u8> {
+    let spelled = bytes.iter().flat_map(|&byte| match byte {
+        0..251 => vec![byte],
+        _ => vec![251, byte, 0],
+    });
+    spelled.collect()
 }
 
 fn leb128(mut number: u64) -> Vec<u8> {
@@ -284,10 +287,10 @@ fn a_secret_is_found_whatever_it_is_turned_into() {
         both: u128::from_le_bytes(secret.0),
     };
     let spell = |value: &Value| {
-        let postcard = postcard::to_stdvec(value).expect("sound");
+        let bincode = bincode::serde::encode_to_vec(value, bincode::config::standard()).expect("sound");
         [
             rmp_serde::to_vec_named(value).expect("sound"),
-            postcard,
+            bincode,
             serde_json::to_vec(value).expect("sound"),
             format!("{:?}", (&value.text, value.array, value.numbers, value.signed)).into_bytes(),
         ]
@@ -295,7 +298,7 @@ fn a_secret_is_found_whatever_it_is_turned_into() {
     for bytes in spell(&value(other)) {
         assert_eq!(names(&bytes), Vec::<&str>::new());
     }
-    let [message_pack, postcard, json, debug] = spell(&value(secret));
+    let [message_pack, bincode, json, debug] = spell(&value(secret));
     assert_eq!(
         names(&message_pack),
         [
@@ -308,8 +311,8 @@ fn a_secret_is_found_whatever_it_is_turned_into() {
         .filter(|form| names(&message_pack).contains(form))
         .collect::<Vec<_>>()
     );
-    assert!(names(&postcard).contains(&"a number in zigzag LEB128") && names(&postcard).contains(&"hex"));
-    assert!(names(&postcard).contains(&"its bytes as postcard's small numbers"));
+    assert!(names(&bincode).contains(&"a number in zigzag") && names(&bincode).contains(&"hex"));
+    assert!(names(&bincode).contains(&"its bytes as bincode's small numbers"));
     assert!(names(&json).contains(&"its bytes in JSON") && names(&json).contains(&"a number in decimals"));
     assert!(names(&debug).contains(&"its bytes in decimals"));
     for (form, bytes) in secret.forms() {
