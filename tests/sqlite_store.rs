@@ -212,6 +212,45 @@ async fn a_look_sees_what_was_acknowledged_before_however_many_look_at_once() {
     }
 }
 
+/// Readers that never rest keep SQLite from starting its log over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_bounded_while_everybody_reads_and_writes() {
+    const SESSIONS: u32 = 64;
+    let folder = Folder::new();
+    let server = Arc::new(folder.server("arena").await);
+    let readers: Vec<_> = (0..600)
+        .map(|n| {
+            let store = Arc::clone(&server.store);
+            tokio::spawn(async move {
+                loop {
+                    store.peek(ADA.slot(n % SESSIONS)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let writers: Vec<_> = (0..SESSIONS)
+        .map(|n| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut session = server.session(ADA.slot(n)).await;
+                for coin in 0..150 {
+                    session.save(&coin.to_string().repeat(10_000)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let log = folder.path().join("players.db-wal");
+    let mebibytes = fs::metadata(log).unwrap().len() / (1024 * 1024);
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(
+        mebibytes < 96,
+        "some 190 MiB were saved, and the log has {mebibytes}"
+    );
+}
+
 #[test]
 fn many_processes_may_create_the_file_at_once() {
     let folder = Folder::new();

@@ -72,7 +72,7 @@ pub struct SqliteSettings {
     /// How long a request waits while another process is writing to the file, before it is answered with
     /// [`StoreError::Unavailable`]. Default: 5 seconds.
     pub busy_timeout: Duration,
-    /// The size in bytes that the database may grow to (its log, a few MiB, not counted); beyond it saves that need
+    /// The size in bytes that the database may grow to (its log, a few dozen MiB, not counted); beyond it saves that need
     /// more room are answered with [`StoreError::Unavailable`], as on a full disk. Default: `None`, no limit.
     pub max_bytes: Option<u64>,
 }

@@ -121,11 +121,11 @@ pub(in crate::server) fn apply_fetched(
 pub(super) fn process_read(world: &mut World, entity: Entity, ticket: u64, receipt: StoredReceipt) {
     let mut server = world.resource_mut::<Server>();
     match server.session_mut(entity, ticket) {
-        Some(live) if live.ledger.rest.is_empty() => {
+        Some(live) if live.ledger.rest.is_empty() && live.ledger.fetching == Fetching::No => {
             steps::reached("receipt.fetched");
             process(world, entity, ticket, vec![receipt]);
         }
-        // Behind others, which must not be forgotten over it.
+        // Behind others, which must not be forgotten over it, nor it over them.
         _ => fetch(world, entity),
     }
 }

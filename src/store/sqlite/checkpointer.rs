@@ -5,7 +5,7 @@
 //! that never rests doesn't let happen by itself. Either way the log's file keeps its size and is written over from its
 //! beginning: that is faster than letting a file grow.
 
-use std::{path::Path, sync::mpsc};
+use std::{path::Path, sync::mpsc, time::Duration};
 
 use rusqlite::Connection;
 
@@ -16,6 +16,9 @@ const PAGES: usize = 1000;
 
 /// The length at which the writer folds what the thread has left, in pages: four turns of the thread.
 pub(super) const MOST_PAGES: i64 = 4 * PAGES as i64;
+
+/// How long the thread may hold others up to start a log over that has become too long.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The handle to the thread.
 pub(super) struct Checkpointer {
@@ -51,9 +54,17 @@ impl Checkpointer {
     }
 }
 
-/// Folds as much of the log as can be without waiting for anybody.
+/// Folds as much of the log as can be without waiting for anybody. A log that has become too long all the same, because
+/// somebody is always reading some part of it that others have not folded yet, is folded with everybody held up for a moment.
 fn fold(connection: &Connection) -> rusqlite::Result<()> {
-    connection
+    let pages: i64 = connection
         .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-        .query_row([], |_| Ok(()))
+        .query_row([], |row| row.get(1))?;
+    if pages > 2 * MOST_PAGES {
+        // From here on new readers need nothing of the log, so this comes to an end even if they never rest.
+        connection
+            .prepare_cached("PRAGMA wal_checkpoint(RESTART)")?
+            .query_row([], |_| Ok(()))?;
+    }
+    Ok(())
 }

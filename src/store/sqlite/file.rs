@@ -80,7 +80,11 @@ pub(super) fn open_for_reading(path: &Path, settings: SqliteSettings) -> Result<
 
 /// Opens another connection to a database that [`open`] has prepared, to fold its log.
 pub(super) fn open_for_folding(path: &Path, settings: SqliteSettings) -> Result<Connection, StoreError> {
-    open_again(path, settings)
+    let mut connection = open_again(path, settings)?;
+    connection
+        .busy_handler(Some(patience(checkpointer::PATIENCE)))
+        .map_err(|error| explain(path, &error))?;
+    Ok(connection)
 }
 
 fn open_again(path: &Path, settings: SqliteSettings) -> Result<Connection, StoreError> {

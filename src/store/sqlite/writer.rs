@@ -76,8 +76,9 @@ impl Size {
 /// How many statements of a request change something.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changes {
-    /// At most one, which SQLite undoes by itself when it fails. (A savepoint costs as much as the statement: SQLite keeps a
-    /// copy of each page that changes.)
+    /// At most one, which SQLite undoes by itself when it fails, or it gives the whole transaction up, or lets none commit
+    /// any more because the file is damaged. (A savepoint costs as much as the statement: SQLite keeps a copy of each page
+    /// that changes.)
     Single,
     Several,
 }
