@@ -66,23 +66,13 @@ impl Stage {
     fn play(&mut self, input: &[u8]) {
         let mut server = self.connect();
         for (kind, frame) in Chunks(input).take(FRAMES) {
-            let before = self.look();
-            match kind % 4 {
+            if kind % 2 == 0 {
+                self.hear(&mut server, frame);
+            } else {
                 // No number begins like this, so no frame does.
-                1 => {
-                    self.hear(&mut server, &[&[0xff], frame].concat());
-                    assert_eq!(self.look(), before, "a frame that can't be read has an effect");
-                }
-                2 => {
-                    self.hear(&mut server, frame);
-                    let after = self.look();
-                    if after != before {
-                        // It could be read, so it can't with a byte that is left over.
-                        self.hear(&mut server, &[frame, &[0]].concat());
-                        assert_eq!(self.look(), after, "a frame with a byte left over has an effect");
-                    }
-                }
-                _ => self.hear(&mut server, frame),
+                let before = self.look();
+                self.hear(&mut server, &[&[0xff], frame].concat());
+                assert_eq!(self.look(), before, "a frame that can't be read has an effect");
             }
         }
         self.look();
@@ -237,9 +227,7 @@ fn seeds() -> Vec<Vec<u8>> {
     ];
     let mut seeds = Vec::new();
     for history in &histories {
-        for kind in [0, 2] {
-            seeds.push(chunks(history.iter().map(|frame| (kind, &frame[..]))));
-        }
+        seeds.push(chunks(history.iter().map(|frame| (0, &frame[..]))));
         seeds.push(chunks(
             history
                 .iter()

@@ -135,6 +135,8 @@ mod tests {
             &[0b011_00000, 2 << 2 | 2, 9, 2, b'c'],
             &[0b011_00000, 1, 252, 0xff, 0xff, 0xff, 0xff],
             &[0b011_00000, 252, 0, 0, 4, 0],
+            &[0b011_00000, 2 << 2, 0xff],
+            &[0b000_00000, 1, 0],
         ] {
             assert!(read(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
