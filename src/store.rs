@@ -22,6 +22,8 @@ mod arc;
 #[cfg(feature = "testing")]
 mod faulty;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod receipt;
 mod rules;
 #[cfg(feature = "sqlite")]
@@ -30,6 +32,8 @@ mod sqlite;
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, FaultRates, Faults, FaultyStore, Op};
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresSettings, PostgresStore};
 pub use receipt::{Arrivals, Enqueued, NewReceipt, Notice, Outcome, ReceiptState, Settlement, StoredReceipt};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteSettings, SqliteStore};
@@ -47,7 +51,8 @@ pub trait Store: Send + Sync + 'static {
     /// Raises this server's beat (registering the server when it has no row yet) and reads everybody's.
     ///
     /// The first call of a boot also settles the name. A predecessor of the same name that the store can *prove* dead
-    /// loses its row, and with it its locks. From then on the name is this boot's, until [`retire`](Self::retire) or
+    /// loses its row, and with it its locks; in a store that has no such proof (no operating system's lock), one that
+    /// [`Lease::lapsed`] names *with its current beat* does. From then on the name is this boot's, until [`retire`](Self::retire) or
     /// until the store's last handle is gone. The reply has to contain this server's own lease, too: its
     /// [acquires](Acquire::until_beat) count from that beat.
     ///
@@ -209,6 +214,8 @@ pub struct Lease {
     pub server: ServerId,
     /// The server's name, which outlives its boots.
     pub name: String,
+    /// Leases known to have lapsed: one that a predecessor left under this name is no hindrance.
+    pub lapsed: Vec<LapsedLease>,
 }
 
 /// Every server's lease, as one transaction saw them.

@@ -79,6 +79,7 @@ fn the_server_row_is_gone_after_an_orderly_exit() {
         bevy_player_data::store::Lease {
             server: other.server,
             name: "b".to_owned(),
+            lapsed: Vec::new(),
         },
     ));
     let names: Vec<_> = leases

@@ -1219,6 +1219,7 @@ impl Server {
             .lease(Lease {
                 server,
                 name: "vandal".to_owned(),
+                lapsed: Vec::new(),
             })
             .await
             .unwrap();

@@ -111,6 +111,7 @@ async fn a_lease_registers_the_server_and_each_further_one_raises_its_beat(rows:
     let lease = Lease {
         server: ServerId::random(),
         name: "arena".to_owned(),
+        lapsed: Vec::new(),
     };
     for beat in 1..=3 {
         let leases = store.lease(lease.clone()).await.unwrap();
@@ -146,6 +147,7 @@ async fn a_server_cannot_change_its_name(rows: Rows) {
     let renamed = Lease {
         server: a.id,
         name: "b".to_owned(),
+        lapsed: Vec::new(),
     };
     assert!(matches!(
         a.store.lease(renamed).await,

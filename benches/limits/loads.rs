@@ -70,6 +70,7 @@ pub fn beats(scale: &Scale) {
     let lease = Lease {
         server: ServerId::random(),
         name: "crate".to_owned(),
+        lapsed: Vec::new(),
     };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..=scale.rounds {

@@ -88,6 +88,7 @@ impl Heartbeat {
             lease: Lease {
                 server,
                 name: settings.name.clone(),
+                lapsed: Vec::new(),
             },
             beat: settings.beat,
             ttl: settings.lease_ttl,
@@ -210,18 +211,24 @@ impl Heartbeat {
                 );
                 state.trouble = error.to_string();
                 state.unanswered += 1;
-                state.watch.failed();
                 if matches!(error, StoreError::NameTaken { .. }) {
                     self.name_taken(&mut state, asked);
+                } else {
+                    state.watch.failed();
                 }
             }
         }
     }
 
     /// Looks at the other boot of our name. A predecessor that is still flushing has stopped beating (but for a beat
-    /// that was under way), so one whose beat keeps moving is a server that runs.
-    fn observe_namesake(&self, leases: &Leases) {
+    /// that was under way), so one whose beat keeps moving is a server that runs, and one whose beat stands still for a TTL
+    /// is dead, which not every store can find out by itself.
+    fn observe_namesake(&self, asked: Instant, leases: Result<Leases, StoreError>) {
         let mut state = self.lock();
+        let Ok(leases) = leases else {
+            return state.watch.failed();
+        };
+        state.watch.read(asked, Instant::now(), &leases);
         let ours = |lease: &&ServerLease| lease.name == self.lease.name && lease.server != self.lease.server;
         let Some(&ServerLease { server, beat, .. }) = leases.servers.iter().find(ours) else {
             return;
@@ -285,18 +292,19 @@ async fn beat(sessions: &Sessions) {
         if heartbeat.phase() == LeaseState::Retired {
             return;
         }
-        let call = inner
-            .settings
-            .retry
-            .attempt(inner.store.lease(heartbeat.lease.clone()));
+        let lease = Lease {
+            lapsed: heartbeat.lapsed(),
+            ..heartbeat.lease.clone()
+        };
+        let call = inner.settings.retry.attempt(inner.store.lease(lease));
         catch_panic(call)
             .await
             .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)))
     };
-    if matches!(answer, Err(StoreError::NameTaken { .. }))
-        && let Ok(leases) = inner.settings.retry.attempt(inner.store.leases()).await
-    {
-        heartbeat.observe_namesake(&leases);
+    if matches!(answer, Err(StoreError::NameTaken { .. })) {
+        let looked = Instant::now();
+        let leases = inner.settings.retry.attempt(inner.store.leases()).await;
+        heartbeat.observe_namesake(looked, leases);
     }
     let reached = answer.is_ok();
     heartbeat.end(asked, answer);

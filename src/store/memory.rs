@@ -30,7 +30,7 @@ use crate::id::PlayerId;
 /// ```
 /// use bevy_player_data::store::{Lease, MemoryStore, ServerId, Store, StoreError};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let boot = || Lease { server: ServerId::random(), name: "arena".to_owned() };
+/// let boot = || Lease { server: ServerId::random(), name: "arena".to_owned(), lapsed: Vec::new() };
 ///
 /// let rows = MemoryStore::default();          // stays with the test, to look at the rows
 /// let server = rows.connect();                // goes into the app
@@ -222,7 +222,7 @@ impl Drop for Connection {
 }
 
 impl Tables {
-    fn lease(&mut self, connection: u64, Lease { server, name }: Lease) -> Result<Leases, StoreError> {
+    fn lease(&mut self, connection: u64, Lease { server, name, .. }: Lease) -> Result<Leases, StoreError> {
         rules::check_name(
             server,
             self.servers.get(&server).map(|row| row.name.as_str()),

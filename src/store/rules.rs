@@ -4,8 +4,10 @@
 //! that no two stores can differ in it. It promises to change nothing; reading the row before and writing it
 //! afterwards, in the same transaction, is left to the store.
 
+#[cfg(feature = "postgres")]
+use super::Lease;
 use super::{
-    Acquire, Commit, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId, ServerLease,
+    Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId, ServerLease,
     Settlement, StoreError, StoredReceipt, Then, Write,
 };
 use crate::id::PlayerId;
@@ -127,11 +129,14 @@ pub(super) fn judge_acquire(
 
 fn may_take_over(held: Held, lease: &ServerLease, acquire: &Acquire) -> bool {
     let orphaned = held.server == acquire.server && acquire.orphan == Some(held.lock);
-    let lapsed = acquire
-        .lapsed
+    orphaned || has_lapsed(lease, &acquire.lapsed)
+}
+
+/// Whether a lease is among those that were seen to lapse, and its beat still stands where it stood then.
+fn has_lapsed(lease: &ServerLease, lapsed: &[LapsedLease]) -> bool {
+    lapsed
         .iter()
-        .any(|lapsed| lapsed.server == held.server && lapsed.beat == lease.beat);
-    orphaned || lapsed
+        .any(|lapsed| lapsed.server == lease.server && lapsed.beat == lease.beat)
 }
 
 /// Refuses a commit that no state of the store could make valid.
@@ -208,6 +213,18 @@ pub(super) fn check_name(server: ServerId, registered: Option<&str>, name: &str)
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a lease under a name that another boot has, unless that boot's own lease has lapsed. For stores that can't prove a
+/// server dead in any other way.
+#[cfg(feature = "postgres")]
+pub(super) fn check_namesake(namesake: &ServerLease, lease: &Lease) -> Result<(), StoreError> {
+    if has_lapsed(namesake, &lease.lapsed) {
+        return Ok(());
+    }
+    Err(StoreError::NameTaken {
+        name: lease.name.clone(),
+    })
 }
 
 /// What settling a receipt does to it.

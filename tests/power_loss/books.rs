@@ -72,7 +72,7 @@ impl Books {
     pub(crate) fn after(&self, request: &Request) -> Self {
         let mut books = self.clone();
         match request {
-            Request::Lease(Lease { server, name }) => {
+            Request::Lease(Lease { server, name, .. }) => {
                 books
                     .servers
                     .retain(|other, (taken, _)| other == server || taken != name);

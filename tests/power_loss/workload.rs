@@ -155,6 +155,7 @@ impl<'a> Workload<'a> {
         let beat = Request::Lease(Lease {
             server: self.servers[server],
             name: NAMES[server].to_owned(),
+            lapsed: Vec::new(),
         });
         self.tally.deed("beat");
         self.tape.close_gate();

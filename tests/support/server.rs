@@ -315,6 +315,7 @@ impl OtherServer {
         wait(store.lease(Lease {
             server: self.server,
             name: self.name.clone(),
+            lapsed: Vec::new(),
         }))
         .expect("the store answers");
     }

@@ -16,6 +16,7 @@ pub(crate) fn boot(name: &str) -> Lease {
     Lease {
         server: ServerId::random(),
         name: name.to_owned(),
+        lapsed: Vec::new(),
     }
 }
 
@@ -51,6 +52,7 @@ impl Server {
             .lease(Lease {
                 server: self.id,
                 name: self.name.clone(),
+                lapsed: Vec::new(),
             })
             .await
     }

@@ -98,7 +98,7 @@ impl<'a> Tables<'a> {
             .map_err(|failure| lost_with_its_group(failure.explain(self.path)))
     }
 
-    pub(super) fn lease(&mut self, Lease { server, name }: &Lease) -> Result<Leases, Failure> {
+    pub(super) fn lease(&mut self, Lease { server, name, .. }: &Lease) -> Result<Leases, Failure> {
         let registered = self.lease_of(*server)?;
         rules::check_name(
             *server,

@@ -289,6 +289,7 @@ mod tests {
         let lease = Lease {
             server: ServerId::random(),
             name: name.to_owned(),
+            lapsed: Vec::new(),
         };
         job(move |tables| tables.lease(&lease))
     }
@@ -403,6 +404,7 @@ mod tests {
         let arena = Lease {
             server,
             name: "arena".to_owned(),
+            lapsed: Vec::new(),
         };
         let (first, _answer) = job(move |tables| tables.lease(&arena));
         state.run(vec![first]);
