@@ -181,7 +181,14 @@ fn a_player_on_defaults_is_told_that_they_can_not_buy_and_is_granted_nothing() {
         runtime.block_on(async {
             let (server, lock, player) = (ServerId::random(), LockId::random(), PlayerId::from_name("ada"));
             let name = "somebody else".to_owned();
-            store.lease(Lease { server, name, lapsed: Vec::new() }).await.unwrap();
+            store
+                .lease(Lease {
+                    server,
+                    name,
+                    lapsed: Vec::new(),
+                })
+                .await
+                .unwrap();
             let acquire = Acquire {
                 player,
                 lock,

@@ -3,6 +3,9 @@
 #![cfg(all(feature = "server", feature = "sqlite", feature = "testing"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "postgres")]
+#[path = "support/postgres.rs"]
+mod postgres_server;
 #[path = "support/store.rs"]
 mod support;
 
@@ -23,6 +26,8 @@ macro_rules! conformance {
     ($($rule:ident,)*) => {
         conformance!(memory, Rows::in_memory(false), $($rule)*);
         conformance!(sqlite, Rows::in_sqlite(false), $($rule)*);
+        #[cfg(feature = "postgres")]
+        conformance!(postgres, Rows::in_postgres(), $($rule)*);
         conformance!(faultless_over_memory, Rows::in_memory(true), $($rule)*);
         conformance!(faultless_over_sqlite, Rows::in_sqlite(true), $($rule)*);
     };
@@ -230,7 +235,7 @@ async fn a_crashed_servers_name_and_locks_are_free_for_its_successor_at_once(row
     session.save("coins").await.unwrap();
     drop((crashed, session.store.take()));
 
-    let successor = rows.server("arena").await;
+    let successor = rows.successor("arena").await;
     let leases = successor.beat().await.unwrap();
     assert_eq!(
         leases.servers.len(),
@@ -1119,6 +1124,20 @@ impl Rows {
         }
     }
 
+    #[cfg(feature = "postgres")]
+    fn in_postgres() -> Self {
+        use bevy_player_data::store::{PostgresSettings, PostgresStore};
+
+        let url = postgres_server::shared().new_schema();
+        let settings = PostgresSettings {
+            connections: 4,
+            ..PostgresSettings::default()
+        };
+        Self {
+            connect: Box::new(move || Arc::new(PostgresStore::connect_with(&url, settings).unwrap())),
+        }
+    }
+
     fn connect(&self) -> Arc<dyn Store> {
         (self.connect)()
     }
@@ -1126,6 +1145,11 @@ impl Rows {
     /// A server of its own process, with a lease.
     async fn server(&self, name: &str) -> Server {
         Server::start(self.connect(), name).await
+    }
+
+    /// A server of its own process, with the lease of a dead one's name.
+    async fn successor(&self, name: &str) -> Server {
+        Server::succeed(self.connect(), name).await
     }
 }
 

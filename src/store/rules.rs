@@ -7,8 +7,8 @@
 #[cfg(feature = "postgres")]
 use super::Lease;
 use super::{
-    Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId, ServerLease,
-    Settlement, StoreError, StoredReceipt, Then, Write,
+    Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId,
+    ServerLease, Settlement, StoreError, StoredReceipt, Then, Write,
 };
 use crate::id::PlayerId;
 

@@ -221,7 +221,13 @@ async fn go_on(
             ServerId::from_bytes(random_bytes(rng))
         };
         let name = name.to_owned();
-        store.lease(Lease { server, name, lapsed: Vec::new() }).await?;
+        store
+            .lease(Lease {
+                server,
+                name,
+                lapsed: Vec::new(),
+            })
+            .await?;
     }
     let player = PLAYERS[rng.usize(..PLAYERS.len())];
     let lock = LockId::from_bytes(random_bytes(rng));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bevy_player_data::{
     PlayerId,
-    store::{Acquire, Acquired, Lease, Leases, LockId, Record, ServerId, Store, StoreError, Then, Write},
+    store::{
+        Acquire, Acquired, LapsedLease, Lease, Leases, LockId, Record, ServerId, Store, StoreError, Then,
+        Write,
+    },
 };
 use bytes::Bytes;
 
@@ -45,6 +48,23 @@ impl Server {
         };
         server.beat().await.expect("nobody else has the name");
         server
+    }
+
+    /// Leases the name after a predecessor whose lease has lapsed.
+    pub(crate) async fn succeed(store: Arc<dyn Store>, name: &str) -> Self {
+        let leases = store.leases().await.expect("the store can be read");
+        let predecessors = leases.servers.into_iter().filter(|lease| lease.name == name);
+        let lapsed = predecessors.map(|lease| LapsedLease {
+            server: lease.server,
+            beat: lease.beat,
+        });
+        let lease = Lease {
+            lapsed: lapsed.collect(),
+            ..boot(name)
+        };
+        let (id, name) = (lease.server, name.to_owned());
+        store.lease(lease).await.expect("the predecessor is dead");
+        Self { store, id, name }
     }
 
     pub(crate) async fn beat(&self) -> Result<Leases, StoreError> {

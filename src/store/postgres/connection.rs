@@ -136,7 +136,10 @@ impl Connections {
         };
         let answer = match timeout(self.timeout, work(lent.connection())).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::Unknown(format!("nothing came within {:?}", self.timeout))),
+            Err(_) => Err(Failure::Unknown(format!(
+                "nothing came within {:?}",
+                self.timeout
+            ))),
         };
         match &answer {
             Ok(_) => lent.is_sound = true,
@@ -374,10 +377,7 @@ mod tests {
         assert!(judge_version(Some(170_002)).is_ok());
         let refusal = judge_version(Some(90_624)).unwrap_err();
         assert!(refusal.is_lasting);
-        assert_eq!(
-            refusal.why,
-            "is version 9, and at least 13 is needed: upgrade it"
-        );
+        assert_eq!(refusal.why, "is version 9, and at least 13 is needed: upgrade it");
         assert!(judge_version(None).unwrap_err().is_lasting);
     }
 }

@@ -26,7 +26,10 @@ pub(super) async fn run(connection: &Connection, player: PlayerId) -> Result<Vec
         let server = held.map_or(Uuid::nil(), |held| id(held.server.into_bytes()));
         let lease = "SELECT boot_id, name, beat FROM servers WHERE boot_id = $1 FOR SHARE";
         let lease = connection.query_opt(lease, &[&server]).await?;
-        let name = lease.map(|row| row.server_lease()).transpose()?.map(|lease| lease.name);
+        let name = lease
+            .map(|row| row.server_lease())
+            .transpose()?
+            .map(|lease| lease.name);
         rules::check_erase(player, held, name)?;
     }
     // In the order in which everybody locks them.

@@ -96,9 +96,9 @@ impl Failure {
         match self {
             Self::Refused(error) => error,
             Self::NoConnection(why) => StoreError::unavailable(why),
-            Self::Unknown(why) => {
-                StoreError::unavailable(format_args!("{target} gave no answer that can be relied upon ({why})"))
-            }
+            Self::Unknown(why) => StoreError::unavailable(format_args!(
+                "{target} gave no answer that can be relied upon ({why})"
+            )),
             Self::Malformed(what) => StoreError::corrupt(format_args!("in {target}, {what}")),
             Self::Database(error) => explain(&error, target),
         }
@@ -129,12 +129,12 @@ fn explain(error: &Error, target: &Target) -> StoreError {
             "the user `{}` lacks a right on {target} ({text}): grant it, or make this user the tables' owner",
             target.user
         )),
-        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED => {
-            StoreError::unavailable(format_args!(
-                "{target} takes no writes now ({text}): a failover may be under way"
-            ))
+        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::FEATURE_NOT_SUPPORTED => StoreError::unavailable(
+            format_args!("{target} takes no writes now ({text}): a failover may be under way"),
+        ),
+        SqlState::DISK_FULL => {
+            StoreError::unavailable(format_args!("the disk of {target} is full: make room"))
         }
-        SqlState::DISK_FULL => StoreError::unavailable(format_args!("the disk of {target} is full: make room")),
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => StoreError::unavailable(format_args!(
             "a table of {target} is gone or was changed ({text}): restore it from a backup"
         )),

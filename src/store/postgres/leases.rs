@@ -97,6 +97,9 @@ pub(super) async fn retire(connection: &Connection, server: ServerId) -> Result<
 }
 
 fn read(rows: &[tokio_postgres::Row]) -> Result<Leases, Failure> {
-    let servers = rows.iter().map(|row| row.server_lease()).collect::<Result<_, _>>()?;
+    let servers = rows
+        .iter()
+        .map(|row| row.server_lease())
+        .collect::<Result<_, _>>()?;
     Ok(Leases { servers })
 }

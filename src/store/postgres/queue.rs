@@ -14,9 +14,7 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use super::{
-    super::{
-        Acquire, Acquired, Commit, Committed, Enqueued, NewReceipt, Notice, StoreError,
-    },
+    super::{Acquire, Acquired, Commit, Committed, Enqueued, NewReceipt, Notice, StoreError},
     connection::Connections,
     error::{Consequence, Failure},
     transaction::{self, Locking},
@@ -125,7 +123,10 @@ fn gone() -> StoreError {
 }
 
 /// Starts the lanes on the runtime that this is called on. They end when the queues are gone and empty.
-pub(super) fn start(connections: &Arc<Connections>, size: usize) -> (Queues, Vec<tokio::task::JoinHandle<()>>) {
+pub(super) fn start(
+    connections: &Arc<Connections>,
+    size: usize,
+) -> (Queues, Vec<tokio::task::JoinHandle<()>>) {
     let mut tasks = Vec::new();
     let (players, waiting) = queue();
     let (inbox, waiting_inbox) = queue();
@@ -235,7 +236,8 @@ impl Server {
                 }
                 Err(failure) if failure.consequence() == Consequence::RunAgain && attempts < ATTEMPTS => {
                     tracing::debug!("a transaction met another one and is run again");
-                    tokio::time::sleep(Duration::from_millis(10).mul_f64(random() * f64::from(attempts))).await;
+                    tokio::time::sleep(Duration::from_millis(10).mul_f64(random() * f64::from(attempts)))
+                        .await;
                 }
                 Err(failure) => break failure,
             }

@@ -115,12 +115,17 @@ async fn step(connection: &Connection) -> Result<(), Failure> {
     // Whoever gets this row first applies them, and the others see that they did.
     let applied = version(connection, " FOR UPDATE").await?.unwrap_or_default();
     judge(applied)?;
-    let missing = usize::try_from(applied).ok().and_then(|applied| MIGRATIONS.get(applied..));
+    let missing = usize::try_from(applied)
+        .ok()
+        .and_then(|applied| MIGRATIONS.get(applied..));
     for migration in missing.unwrap_or_default() {
         connection.batch_execute(migration).await?;
     }
     connection
-        .execute("UPDATE bevy_player_data SET version = $1 WHERE id = 1", &[&LATEST])
+        .execute(
+            "UPDATE bevy_player_data SET version = $1 WHERE id = 1",
+            &[&LATEST],
+        )
         .await?;
     connection.commit().await
 }

@@ -114,7 +114,11 @@ fn endpoints(config: &Config, mode: Mode, timeout: Duration) -> Result<Vec<Endpo
         )));
     }
     let endpoint = |index: usize| {
-        let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(5432);
+        let port = ports
+            .get(index)
+            .or_else(|| ports.first())
+            .copied()
+            .unwrap_or(5432);
         let mut single = Config::new();
         single
             .port(port)

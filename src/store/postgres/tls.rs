@@ -50,8 +50,7 @@ impl Connector {
                         "the certificates in `{path}` (`sslrootcert`) can't be read ({error}): give a PEM file"
                     ))
                 };
-                let certificates =
-                    CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))?;
+                let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))?;
                 for certificate in certificates {
                     let certificate = certificate.map_err(|error| unreadable(&error))?;
                     roots.add(certificate).map_err(|error| unreadable(&error))?;

@@ -326,7 +326,14 @@ impl Rows {
                 (None, more) => more.clone(),
             };
             let document = write.document.clone().or_else(|| row.document.clone());
-            players.push((write.player, PlayerRow { state, change, document }));
+            players.push((
+                write.player,
+                PlayerRow {
+                    state,
+                    change,
+                    document,
+                },
+            ));
         }
         self.players.extend(players);
         self.receipts

@@ -43,7 +43,10 @@ impl Created {
     pub(super) fn settle(&self, ask: &Ask, fate: &mut Fate) {
         let is_built_on_sand = match ask {
             Ask::Acquire(acquire) => self.players.contains(&acquire.player),
-            Ask::Commit(commit) => commit.writes.iter().any(|write| self.players.contains(&write.player)),
+            Ask::Commit(commit) => commit
+                .writes
+                .iter()
+                .any(|write| self.players.contains(&write.player)),
             Ask::Enqueue(receipt, _) => self.purchases.contains(&receipt.purchase),
             Ask::Erase(player) => self.players.contains(player),
         };
@@ -108,7 +111,13 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     committed?;
 
     let mut created = Created {
-        players: inserts.0.players.iter().copied().map(PlayerId::from_uuid).collect(),
+        players: inserts
+            .0
+            .players
+            .iter()
+            .copied()
+            .map(PlayerId::from_uuid)
+            .collect(),
         ..Created::default()
     };
     for row in inserted {
@@ -258,7 +267,9 @@ impl<'a> Saves<'a> {
 
     fn params(&self) -> Params<'_, 8> {
         let [players, versions, fences, last_seqs, locks, servers] = self.0.params();
-        [players, versions, fences, last_seqs, locks, servers, &self.1, &self.2]
+        [
+            players, versions, fences, last_seqs, locks, servers, &self.1, &self.2,
+        ]
     }
 }
 
