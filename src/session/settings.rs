@@ -20,7 +20,8 @@ pub struct SessionSettings {
     /// `lease_ttl`, so that a player whose server crashed gets in at the first try. Default: 40 s.
     pub load_timeout: Duration,
     /// How long to wait for a predecessor of the same name, which may still be flushing, before calling it a second
-    /// server with our name. Default: 60 s.
+    /// server with our name. Longer than `lease_ttl` on a store that can't prove a crashed predecessor dead before its lease
+    /// has lapsed, as PostgreSQL's can't. Default: 60 s.
     pub name_timeout: Duration,
     /// How saves are retried. Loads retry until `load_timeout` and closes until they land, with the same backoff.
     pub retry: RetryPolicy,

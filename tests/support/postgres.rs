@@ -124,13 +124,11 @@ impl Cluster {
         cluster
     }
 
-    /// A standby of another one, which has to be served.
-    pub(crate) fn standby_of(primary: &Self, name: &str) -> Self {
-        let standby = Self::reserve();
-        let connection = format!(
-            "host=127.0.0.1 port={} user=postgres application_name={name}",
-            primary.port
-        );
+    /// A standby of another one, which is reached by this port. It has to be served, itself on `own_port` if that is given.
+    pub(crate) fn standby_of(port: u16, name: &str, own_port: Option<u16>) -> Self {
+        let mut standby = Self::reserve();
+        standby.port = own_port.unwrap_or(standby.port);
+        let connection = format!("host=127.0.0.1 port={port} user=postgres application_name={name}");
         let copied = program("pg_basebackup")
             .args([
                 "--no-sync",
@@ -309,6 +307,12 @@ impl Cluster {
         }
     }
 
+    /// Takes back what `ALTER SYSTEM` has set, also on a standby.
+    pub(crate) fn forget_settings(&self) {
+        fs::write(self.data().join("postgresql.auto.conf"), "").expect("the folder can be written");
+        self.tell("SELECT pg_reload_conf()");
+    }
+
     /// Makes a standby take writes.
     pub(crate) fn promote(&self) {
         self.tell("SELECT pg_promote(true, 60)");
@@ -323,6 +327,18 @@ impl Cluster {
                 self.log()
             );
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Puts a file into the folder, which only the server may read.
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
+        use std::os::unix::fs::PermissionsExt;
+
+        let path = self.data().join(name);
+        fs::write(&path, bytes).expect("the folder can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        if let Some((user, group)) = unprivileged() {
+            chown(&path, Some(user), Some(group)).expect("root may give files away");
         }
     }
 

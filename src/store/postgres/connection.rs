@@ -9,7 +9,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -91,6 +91,7 @@ impl Connections {
         let manager = Manager {
             target: Arc::clone(&target),
             timeout,
+            newest_timeline: AtomicU32::new(0),
         };
         let pool = Pool::builder(manager)
             .max_size(size.max(1))
@@ -207,6 +208,7 @@ impl Drop for Lent {
 pub(super) struct Manager {
     target: Arc<Target>,
     timeout: Duration,
+    newest_timeline: AtomicU32,
 }
 
 impl managed::Manager for Manager {
@@ -303,20 +305,48 @@ impl Manager {
         });
         let client = ClientWrapper::new(client, driver);
         check_version(&client).await?;
+        self.check_timeline(&client).await?;
         set_up(&client, self.timeout).await.map_err(refusal)?;
         Ok(Connection { client, warned })
     }
 }
 
+/// What a promoted standby has one more of than its primary had.
+const TIMELINE: &str = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+
+impl Manager {
+    /// Refuses a host that takes writes although another one was promoted over it: an old primary that has come back.
+    async fn check_timeline(&self, client: &ClientWrapper) -> Result<(), Refusal> {
+        // Whatever else speaks the protocol has no such thing.
+        let shown = client.simple_query(TIMELINE).await.unwrap_or_default();
+        let timeline = only_value(&shown).and_then(|text| u32::from_str_radix(text, 16).ok());
+        let Some(timeline) = timeline else {
+            return Ok(());
+        };
+        let newest = self.newest_timeline.fetch_max(timeline, Ordering::SeqCst);
+        if timeline < newest {
+            return Err(Refusal::passing(format_args!(
+                "is an old primary (its timeline is {timeline}, and {newest} was seen): take it away, or make it a \
+                 standby of the new one"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn only_value(messages: &[SimpleQueryMessage]) -> Option<&str> {
+    messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    })
+}
+
 async fn check_version(client: &ClientWrapper) -> Result<(), Refusal> {
-    let shown = client.simple_query("SHOW server_version_num").await;
-    let version = shown.ok().and_then(|messages| {
-        messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        })
-    });
-    judge_version(version)
+    let shown = client
+        .simple_query("SHOW server_version_num")
+        .await
+        .unwrap_or_default();
+    judge_version(only_value(&shown).and_then(|text| text.parse().ok()))
 }
 
 fn judge_version(version: Option<u32>) -> Result<(), Refusal> {

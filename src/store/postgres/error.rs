@@ -55,8 +55,11 @@ impl From<Error> for Failure {
 
 impl Failure {
     pub(super) fn consequence(&self) -> Consequence {
-        let Self::Database(error) = self else {
-            return Consequence::Everybody;
+        let error = match self {
+            Self::Database(error) => error,
+            // One row of theirs.
+            Self::Malformed(_) => return Consequence::OneByOne,
+            _ => return Consequence::Everybody,
         };
         match error.code() {
             Some(&(SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED)) => {

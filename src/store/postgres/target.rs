@@ -113,6 +113,8 @@ fn endpoints(config: &Config, mode: Mode, timeout: Duration) -> Result<Vec<Endpo
             ports.len()
         )));
     }
+    // Less than a second is nothing to the kernel.
+    let seconds = timeout.max(Duration::from_secs(1));
     let endpoint = |index: usize| {
         let port = ports
             .get(index)
@@ -129,8 +131,8 @@ fn endpoints(config: &Config, mode: Mode, timeout: Duration) -> Result<Vec<Endpo
             .connect_timeout(config.get_connect_timeout().copied().unwrap_or(timeout))
             .tcp_user_timeout(config.get_tcp_user_timeout().copied().unwrap_or(timeout))
             .keepalives(config.get_keepalives())
-            .keepalives_idle(config.get_keepalives_idle().min(timeout))
-            .keepalives_interval(config.get_keepalives_interval().unwrap_or(timeout))
+            .keepalives_idle(config.get_keepalives_idle().min(seconds))
+            .keepalives_interval(config.get_keepalives_interval().unwrap_or(seconds))
             .keepalives_retries(config.get_keepalives_retries().unwrap_or(3));
         let mut place = format!("port {port}");
         match hosts.get(index) {

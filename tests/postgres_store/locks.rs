@@ -1,0 +1,166 @@
+//! What other transactions must not be able to slip in between.
+
+use bevy_player_data::store::{NewReceipt, Notice};
+
+use super::*;
+
+/// Makes every change of a table take a moment.
+async fn slow_down(admin: &tokio_postgres::Client, table: &str) {
+    let script = format!(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM pg_sleep(0.5);
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER slowly AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION slowly()"
+    );
+    admin.batch_execute(&script).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_seen_a_beat_has_seen_every_lock_that_was_granted_before_it() {
+    let url = shared().new_schema();
+    let server = Arc::new(Server::start(connect(&url), "a").await);
+    let admin = stranger(&url).await;
+    slow_down(&admin, "players").await;
+    let granted = {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            let request = bevy_player_data::store::Acquire {
+                until_beat: 1,
+                ..server.request(ADA)
+            };
+            server.store.acquire(request).await
+        })
+    };
+    let is_sleeping = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'
+        AND application_name = 'bevy_player_data')";
+    wait_until(&admin, is_sleeping).await;
+    server.beat().await.unwrap();
+    let record = server.store.peek(ADA).await.unwrap();
+    assert!(
+        record.is_some_and(|record| record.lock.is_some()),
+        "a lock that was good until beat 1 became visible after beat 2"
+    );
+    granted.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
+    const EACH: u32 = 150;
+    let url = shared().new_schema();
+    let poller = connect(&url);
+    let start = poller.arrivals(None).await.unwrap().newest;
+    let mut senders = Vec::new();
+    for sender in 0..4 {
+        let store = connect(&url);
+        senders.push(tokio::spawn(async move {
+            let mut enqueued = Vec::new();
+            for n in 0..EACH {
+                let player = ADA.slot(sender * EACH + n);
+                let id = format!("p{sender}-{n}").parse().unwrap();
+                let receipt = NewReceipt::new(id, player, "hat".parse().unwrap());
+                let store = Arc::clone(&store);
+                enqueued.push(tokio::spawn(
+                    async move { store.enqueue(receipt, Notice::Paid).await },
+                ));
+                if n % 10 == 9 {
+                    for answer in enqueued.drain(..) {
+                        answer.await.unwrap().unwrap();
+                    }
+                }
+            }
+        }));
+    }
+    let mut since = start;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut look = async |seen: &mut std::collections::BTreeSet<_>| {
+        let arrivals = poller.arrivals(Some(since)).await.unwrap();
+        since = arrivals.newest;
+        seen.extend(arrivals.players);
+    };
+    for sender in senders {
+        while !sender.is_finished() {
+            look(&mut seen).await;
+        }
+        sender.await.unwrap();
+    }
+    look(&mut seen).await;
+    assert_eq!(
+        seen.len(),
+        4 * EACH as usize,
+        "some receipts arrived behind the poller's back"
+    );
+}
+
+#[tokio::test]
+async fn one_purchase_that_many_processes_hand_in_at_once_is_one_receipt() {
+    let url = shared().new_schema();
+    let stores: Vec<_> = (0..6).map(|_| connect(&url)).collect();
+    for round in 0..20 {
+        let id: bevy_player_data::PurchaseId = format!("p{round}").parse().unwrap();
+        let tasks: Vec<_> = stores
+            .iter()
+            .map(|store| {
+                let (store, id) = (Arc::clone(store), id.clone());
+                let receipt = NewReceipt::new(id, ADA, "hat".parse().unwrap());
+                tokio::spawn(async move { store.enqueue(receipt, Notice::Paid).await.unwrap() })
+            })
+            .collect();
+        let mut new = 0;
+        for task in tasks {
+            new += u32::from(task.await.unwrap().is_new);
+        }
+        assert_eq!(new, 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_player_whom_many_servers_want_at_once_is_in_one_session() {
+    let url = shared().new_schema();
+    let mut servers = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        servers.push(Arc::new(Server::start(connect(&url), name).await));
+    }
+    for round in 0..20 {
+        let player = ADA.slot(round);
+        let tasks: Vec<_> = servers
+            .iter()
+            .map(|server| {
+                let server = Arc::clone(server);
+                tokio::spawn(async move { server.acquire(player).await })
+            })
+            .collect();
+        let mut granted = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(acquired) => {
+                    assert_eq!(acquired.fence, 1);
+                    granted += 1;
+                }
+                Err(StoreError::SessionLocked { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert_eq!(granted, 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn trades_of_the_same_two_players_in_both_orders_never_stand_in_each_others_way() {
+    let url = shared().new_schema();
+    let server = Server::start(connect(&url), "a").await;
+    let other = connect(&url);
+    let (mut ada, mut bob) = (server.session(ADA).await, server.session(BOB).await);
+    for round in 1..=50u64 {
+        let forwards = bevy_player_data::store::Commit {
+            writes: vec![ada.write("forwards"), bob.write("forwards")],
+        };
+        let mut backwards = forwards.clone();
+        backwards.writes.reverse();
+        let (first, second) = tokio::join!(server.store.commit(forwards), other.commit(backwards));
+        assert_eq!(first.unwrap().versions, [round, round]);
+        assert_eq!(second.unwrap().versions, [round, round]);
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(number(&stranger(&url).await, deadlocks).await, 0);
+}
