@@ -19,6 +19,7 @@ pub use crate::id::{ProductId, PurchaseId};
 use crate::{chance, id::PlayerId};
 
 mod arc;
+mod copy;
 #[cfg(feature = "testing")]
 mod faulty;
 mod memory;
@@ -29,6 +30,7 @@ mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use copy::{CopyError, CopyProgress, CopySettings, CopySide, copy_store};
 #[cfg(feature = "testing")]
 pub use faulty::{Fault, FaultRates, Faults, FaultyStore, Op};
 pub use memory::MemoryStore;
@@ -159,6 +161,42 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>>;
+
+    /// Up to `limit` of everybody's receipts, those of the erased included, in ascending order of their numbers, beginning
+    /// after the number `after`. For [`copy_store`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`], and [`StoreError::Rejected`] by a store that can't be copied
+    /// from, as which every store begins.
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        let _ = (after, limit);
+        Box::pin(async { Err(StoreError::rejected("this kind of store can't be copied from")) })
+    }
+
+    /// Takes in rows of another store as they are, except for locks, which are free afterwards. A row that is there
+    /// already is replaced, unless it has gone on from what is taken in. For [`copy_store`].
+    ///
+    /// # Errors
+    /// [`StoreError::SessionLocked`] for a player in a session, [`StoreError::Rejected`] for a row that can't replace the
+    /// one that is there, or by a store that can't be copied to, as which every store begins;
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = rows;
+        Box::pin(async { Err(StoreError::rejected("this kind of store can't be copied to")) })
+    }
+}
+
+/// Rows of another store, see [`Store::import`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Players' rows. Their locks are ignored.
+    pub records: Vec<Record>,
+    /// Receipts.
+    pub receipts: Vec<StoredReceipt>,
 }
 
 /// Identifies one *boot* of a server: a restart under the same name gets a new one.

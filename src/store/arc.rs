@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
-    PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
+    Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::PlayerId;
 
@@ -68,5 +68,17 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         (**self).arrivals(since)
+    }
+
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        (**self).all_receipts(after, limit)
+    }
+
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        (**self).import(rows)
     }
 }

@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc};
 use tokio::time::sleep;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
-    PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
+    Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::PlayerId;
 
@@ -207,6 +207,22 @@ impl Store for FaultyStore {
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.call(Op::Arrivals, move |store| {
             Box::pin(async move { store.arrivals(since).await })
+        }))
+    }
+
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(self.call(Op::Receipts, move |store| {
+            Box::pin(async move { store.all_receipts(after, limit).await })
+        }))
+    }
+
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.call(Op::Enqueue, move |store| {
+            Box::pin(async move { store.import(rows).await })
         }))
     }
 }

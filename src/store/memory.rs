@@ -15,11 +15,14 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
-    PurchaseId, ReceiptState, Record, ServerId, ServerLease, Store, StoreError, StoredReceipt, Write, now,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
+    Notice, PurchaseId, ReceiptState, Record, ServerId, ServerLease, Store, StoreError, StoredReceipt, Write,
+    now,
     rules::{self, Arrival, Grant, LockState, Settling, Verdict},
 };
 use crate::id::PlayerId;
+
+mod import;
 
 /// A [`Store`] whose rows live in memory.
 ///
@@ -65,6 +68,8 @@ struct Tables {
     /// The id of the newest connection.
     connections: u64,
     receipts: HashMap<PurchaseId, StoredReceipt>,
+    /// The number of the newest receipt.
+    last_number: u64,
     /// Whose receipts were handed in or marked for a refund, in that order.
     arrivals: Vec<PlayerId>,
 }
@@ -205,6 +210,26 @@ impl Store for MemoryStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(async move { Ok(self.connection.tables().arrivals(since)) })
+    }
+
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(async move {
+            let mut receipts = self
+                .connection
+                .tables()
+                .receipts_where(|receipt| after.is_none_or(|after| receipt.number > after));
+            receipts.sort_by_key(|receipt| receipt.number);
+            receipts.truncate(limit);
+            Ok(receipts)
+        })
+    }
+
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.connection.tables().import(rows) })
     }
 }
 
@@ -350,7 +375,7 @@ impl Tables {
 
     fn enqueue(&mut self, new: NewReceipt, notice: Notice) -> Result<Enqueued, StoreError> {
         let arrival = rules::judge_arrival(self.receipts.get(&new.purchase), &new, notice)?;
-        let (player, number) = (new.player, self.receipts.len() as u64 + 1);
+        let (player, number) = (new.player, self.last_number + 1);
         let receipt = self
             .receipts
             .entry(new.purchase)
@@ -372,6 +397,7 @@ impl Tables {
             Arrival::MarkForRefund => true,
             Arrival::Again => false,
         };
+        self.last_number = self.last_number.max(receipt.number);
         let is_new = arrival != Arrival::Again;
         if is_new {
             self.arrivals.push(player);

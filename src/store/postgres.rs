@@ -14,14 +14,15 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
-    Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
+    Notice, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::{PlayerId, PurchaseId};
 
 mod connection;
 mod erase;
 mod error;
+mod import;
 mod inbox;
 mod leases;
 mod queue;
@@ -305,5 +306,21 @@ impl Store for PostgresStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.alone(move |connection| Box::pin(inbox::arrivals(connection, since))))
+    }
+
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(self.alone(move |connection| Box::pin(inbox::all_receipts(connection, after, limit))))
+    }
+
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        let rows = Arc::new(rows);
+        Box::pin(self.alone(move |connection| {
+            let rows = Arc::clone(&rows);
+            Box::pin(async move { import::run(connection, &rows).await })
+        }))
     }
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, NewReceipt, Notice,
-    Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
+    Notice, Record, ServerId, Store, StoreError, StoredReceipt,
 };
 use crate::id::{PlayerId, PurchaseId};
 
@@ -22,6 +22,7 @@ mod checkpointer;
 mod courtesy;
 mod error;
 mod file;
+mod import;
 mod names;
 mod reader;
 mod receipts;
@@ -244,5 +245,30 @@ impl Store for SqliteStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.shared.reader.look(since))
+    }
+
+    fn all_receipts(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        Box::pin(
+            self.shared
+                .reader
+                .ask(move |connection| receipts::all_receipts(connection, after, limit)),
+        )
+    }
+
+    fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
+        let documents = rows.records.iter().filter_map(|record| record.document.as_ref());
+        let payloads = rows
+            .receipts
+            .iter()
+            .filter_map(|receipt| receipt.payload.as_ref());
+        let size = Size {
+            bytes: documents.chain(payloads).map(bytes::Bytes::len).sum(),
+            changes: Changes::Several,
+        };
+        Box::pin(self.shared.writer.ask(size, move |tables| tables.import(&rows)))
     }
 }

@@ -31,14 +31,25 @@ impl Diary {
     pub(crate) fn document(&self) -> Document {
         let mut document = Document::new();
         let value = StoredValue::encode(self).expect("a diary can be encoded");
-        document.set(KEY, Entry::Value { version: 1, value });
+        document.set(
+            KEY,
+            Entry::Value {
+                version: 1,
+                oldest_reader: 1,
+                value,
+            },
+        );
         document
     }
 
     /// What is in here twice.
     pub(crate) fn doubles(&self) -> Vec<u32> {
         let mut seen = BTreeSet::new();
-        self.awarded.iter().copied().filter(|&number| !seen.insert(number)).collect()
+        self.awarded
+            .iter()
+            .copied()
+            .filter(|&number| !seen.insert(number))
+            .collect()
     }
 }
 
@@ -97,10 +108,12 @@ impl Entries {
             }
             for number in &account.saved.awarded {
                 if !found.diary.awarded.contains(number) {
-                    self.lost.push(format!("{when}: the award of purchase {number} of {player}"));
+                    self.lost
+                        .push(format!("{when}: the award of purchase {number} of {player}"));
                 }
                 if found.receipts.get(number) != Some(&true) {
-                    self.lost.push(format!("{when}: that purchase {number} of {player} was granted"));
+                    self.lost
+                        .push(format!("{when}: that purchase {number} of {player} was granted"));
                 }
             }
             for number in &account.paid {
@@ -111,7 +124,8 @@ impl Entries {
         }
         for (player, found) in found {
             for number in found.diary.doubles() {
-                self.doubled.push(format!("{when}: purchase {number} of {player}"));
+                self.doubled
+                    .push(format!("{when}: purchase {number} of {player}"));
             }
             for number in &found.diary.awarded {
                 if found.receipts.get(number) != Some(&true) {

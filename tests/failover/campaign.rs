@@ -67,8 +67,7 @@ impl Campaign {
             .iter()
             .map(|name| {
                 let store = connect(&pair);
-                let sessions =
-                    Sessions::new(Arc::clone(&store), settings(name), runtime.handle().clone());
+                let sessions = Sessions::new(Arc::clone(&store), settings(name), runtime.handle().clone());
                 (store, sessions)
             })
             .collect();
@@ -130,8 +129,16 @@ impl Campaign {
             replication: self.replication,
             cycles: world.failovers.load(Ordering::SeqCst),
             saves: books.saves,
-            awards: books.accounts.values().map(|account| account.saved.awarded.len() as u64).sum(),
-            paid: books.accounts.values().map(|account| account.paid.len() as u64).sum(),
+            awards: books
+                .accounts
+                .values()
+                .map(|account| account.saved.awarded.len() as u64)
+                .sum(),
+            paid: books
+                .accounts
+                .values()
+                .map(|account| account.paid.len() as u64)
+                .sum(),
             sessions: books.sessions,
             went_on: books.went_on,
             old_primaries,
@@ -193,7 +200,10 @@ async fn look(url: &str) -> BTreeMap<PlayerId, Found> {
         let entry = found.entry(PlayerId::from_uuid(row.get(0))).or_default();
         entry.receipts.insert(number, is_granted);
     }
-    assert!((0..PLAYERS).all(|n| found.contains_key(&player(n))), "everybody has played");
+    assert!(
+        (0..PLAYERS).all(|n| found.contains_key(&player(n))),
+        "everybody has played"
+    );
     found
 }
 

@@ -46,8 +46,14 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled_by_a_failover() {
     assert_eq!(report.doubled, Vec::<String>::new(), "{report}");
     assert_eq!(report.ended_badly, Vec::<String>::new(), "{report}");
     assert_eq!(report.cycles, cycles, "{report}");
-    assert!(report.saves > 10 * u64::from(cycles) && report.awards > u64::from(cycles), "{report}");
-    assert!(report.went_on > 0, "no session went on through a failover: {report}");
+    assert!(
+        report.saves > 10 * u64::from(cycles) && report.awards > u64::from(cycles),
+        "{report}"
+    );
+    assert!(
+        report.went_on > 0,
+        "no session went on through a failover: {report}"
+    );
     assert!(report.old_primaries > 0, "no old primary came back: {report}");
 }
 

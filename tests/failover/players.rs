@@ -12,7 +12,8 @@ use std::{
 use bevy_player_data::{
     PlayerId, PurchaseId,
     session::{
-        Attempts, OpenError, Opened, RetryPolicy, SaveError, Saved, Session, SessionSettings, Sessions, Snapshot,
+        Attempts, OpenError, Opened, RetryPolicy, SaveError, Saved, Session, SessionSettings, Sessions,
+        Snapshot,
     },
     store::{NewReceipt, Notice, Outcome, ReceiptState, Settlement, Store},
 };
@@ -75,7 +76,11 @@ pub(crate) async fn play(n: u32, servers: Vec<(Arc<dyn Store>, Sessions)>, world
         let opened = match open(sessions, player).await {
             Ok(opened) => opened,
             Err(error) => {
-                world.books.open().ended_badly.push(format!("{player} could not join: {error}"));
+                world
+                    .books
+                    .open()
+                    .ended_badly
+                    .push(format!("{player} could not join: {error}"));
                 continue;
             }
         };
@@ -106,7 +111,9 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
         let account = books.accounts.entry(player).or_default();
         let (known, known_version) = (account.saved.clone(), account.version);
         if version < known_version || !known.awarded.iter().all(|number| settled.contains(number)) {
-            books.lost.push(format!("{player} was loaded with version {version} after {known_version}"));
+            books.lost.push(format!(
+                "{player} was loaded with version {version} after {known_version}"
+            ));
         }
     }
     let began_at = world.failovers.load(Ordering::SeqCst);
@@ -135,10 +142,15 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
                 settled.extend(&diary.awarded);
                 let mut books = world.books.open();
                 if saved.version <= version {
-                    books.lost.push(format!("{player} went from version {version} back to {}", saved.version));
+                    books.lost.push(format!(
+                        "{player} went from version {version} back to {}",
+                        saved.version
+                    ));
                 }
                 if saved.version > version + 1 + unknown {
-                    books.doubled.push(format!("a save of {player}: {version}, {}", saved.version));
+                    books
+                        .doubled
+                        .push(format!("a save of {player}: {version}, {}", saved.version));
                 }
                 version = saved.version;
                 unknown = 0;
@@ -154,7 +166,11 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
             Err(error) => {
                 unknown += 1;
                 if session.is_over() {
-                    world.books.open().ended_badly.push(format!("a session of {player}: {error}"));
+                    world
+                        .books
+                        .open()
+                        .ended_badly
+                        .push(format!("a session of {player}: {error}"));
                     return;
                 }
             }
@@ -163,7 +179,9 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
     }
     let (done, answer) = oneshot::channel();
     diary.saves += 1;
-    session.close(Some(snapshot(n, &diary, &settled)), move |answer| drop(done.send(answer)));
+    session.close(Some(snapshot(n, &diary, &settled)), move |answer| {
+        drop(done.send(answer))
+    });
     match answer.await.expect("every close is answered") {
         Ok(saved) => {
             let mut books = world.books.open();
@@ -172,7 +190,11 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
             account.saved = diary;
             account.version = saved.version;
         }
-        Err(error) => world.books.open().ended_badly.push(format!("the close of {player}: {error}")),
+        Err(error) => world
+            .books
+            .open()
+            .ended_badly
+            .push(format!("the close of {player}: {error}")),
     }
 }
 

@@ -111,6 +111,25 @@ pub(super) async fn receipts_of(
     all(connection, query, &[&player.uuid(), &before, &limit]).await
 }
 
+/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a copy must
+/// leave nothing out.
+pub(super) async fn all_receipts(
+    connection: &Connection,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Vec<StoredReceipt>, Failure> {
+    let query = concat!(
+        "SELECT ",
+        receipt_columns!(),
+        " FROM receipts WHERE number > $1 ORDER BY number LIMIT $2"
+    );
+    let after = after.map_or(0, |after| i64::try_from(after).unwrap_or(i64::MAX));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = connection.prepare_cached(query).await?;
+    let rows = connection.query(&statement, &[&after, &limit]).await?;
+    rows.iter().map(|row| row.receipt()).collect()
+}
+
 async fn all(
     connection: &Connection,
     query: &str,

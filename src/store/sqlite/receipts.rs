@@ -155,6 +155,27 @@ pub(super) fn receipts_of(
     all(connection, statement, (player.into_bytes(), before, limit))
 }
 
+/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a copy must
+/// leave nothing out.
+pub(super) fn all_receipts(
+    connection: &Connection,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Vec<StoredReceipt>, Failure> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        receipt_columns!(),
+        " FROM receipts WHERE rowid > ?1 ORDER BY rowid LIMIT ?2"
+    ))?;
+    let after = after.map_or(0, |after| i64::try_from(after).unwrap_or(i64::MAX));
+    let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut receipts = Vec::new();
+    while let Some(row) = rows.next()? {
+        receipts.push(stored_receipt(row)?);
+    }
+    Ok(receipts)
+}
+
 fn all(
     connection: &Connection,
     statement: &str,

@@ -210,6 +210,15 @@ impl<'a> Tables<'a> {
         })
     }
 
+    /// What a row that is taken in is judged by.
+    pub(super) fn state_and_document(
+        &mut self,
+        player: PlayerId,
+    ) -> Result<Option<(LockState, Option<Bytes>)>, Failure> {
+        let found = self.find_with_document(player)?;
+        Ok(found.map(|(found, document)| (found.state, document)))
+    }
+
     fn insert(&self, player: PlayerId, state: LockState) -> Result<(), Failure> {
         let (lock_id, server) = lock_and_server(state.held);
         self.execute(
@@ -256,7 +265,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    fn lease_of(&mut self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
+    pub(super) fn lease_of(&mut self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
         let statement = self.lease_of.get(self.connection)?;
         first(statement, [server.into_bytes()], server_lease)
     }
