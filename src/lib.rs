@@ -123,13 +123,15 @@
 //! | `server` | yes | loading and saving; brings `tokio` |
 //! | `client` | yes | the mirror; a build with this feature alone compiles neither `tokio` nor SQLite |
 //! | `sqlite` | yes | [`SqliteStore`](store::SqliteStore), with SQLite compiled in |
+//! | `postgres` | no | `store::PostgresStore`: many machines on one PostgreSQL database, TLS by rustls |
 //! | `testing` | no | [`testing`]: helpers for a game's own tests, a store with faults among them |
 //!
 //! # Troubleshooting
 //!
 //! **"…is still in use by a session on server…"**: the player is in a session elsewhere, or a server crashed less than a
 //! [lease's TTL](server::ServerSettings::lease_ttl) ago. A server that restarts under its old
-//! [name](server::ServerSettings::name) takes its players up again at once; give each server a name of its own.
+//! [name](server::ServerSettings::name) takes its players up again at once (on PostgreSQL, which can't prove it dead, after
+//! that TTL); give each server a name of its own.
 //!
 //! **Everybody is on defaults**: look at the log, each failed load says why. The stored data is untouched.
 //!
@@ -196,6 +198,8 @@ pub mod prelude {
     pub use crate::client::{
         DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused,
     };
+    #[cfg(feature = "postgres")]
+    pub use crate::store::PostgresStore;
     #[cfg(feature = "sqlite")]
     pub use crate::store::SqliteStore;
     pub use crate::{

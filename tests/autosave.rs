@@ -25,7 +25,7 @@ fn every_hundred_updates() -> ServerSettings {
 
 #[test]
 fn a_changed_player_is_saved_within_the_interval_without_being_asked() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut app = server(store.clone(), every_hundred_updates());
     let ada = app.join_and_load("ada");
     app.set(ada, Coins(5));
@@ -47,7 +47,7 @@ fn a_changed_player_is_saved_within_the_interval_without_being_asked() {
 
 #[test]
 fn an_unchanged_player_is_not_written() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut app = server(store.clone(), every_hundred_updates());
     let ada = app.join_and_load("ada");
     assert_eq!(app.save(ada, "ada"), Ok(()));
@@ -62,7 +62,7 @@ fn an_unchanged_player_is_not_written() {
 
 #[test]
 fn no_update_pays_for_everybody() {
-    let rows = MemoryStore::default();
+    let rows = Rows::default();
     let mut app = server(FaultyStore::new(rows, 1), every_hundred_updates());
     let everybody: Vec<_> = (0..1000).map(|player| app.join(&player.to_string())).collect();
     app.until("everybody is loaded", |world| {
@@ -94,7 +94,7 @@ fn no_update_pays_for_everybody() {
 
 #[test]
 fn a_player_whose_save_is_still_on_its_way_is_not_queued_twice() {
-    let store = FaultyStore::new(MemoryStore::default(), 1);
+    let store = FaultyStore::new(Rows::default(), 1);
     let faults = store.faults();
     let mut app = server(store, every_hundred_updates());
     let ada = app.join_and_load("ada");
@@ -113,7 +113,7 @@ fn a_player_whose_save_is_still_on_its_way_is_not_queued_twice() {
 
 #[test]
 fn autosave_can_be_turned_off() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut app = server(
         store.clone(),
         ServerSettings {

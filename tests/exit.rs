@@ -16,8 +16,8 @@ use support::*;
 #[derive(Resource)]
 struct Flushed(PlayerDataFlushed);
 
-fn start(settings: ServerSettings) -> (App, MemoryStore, Faults) {
-    let rows = MemoryStore::default();
+fn start(settings: ServerSettings) -> (App, Rows, Faults) {
+    let rows = Rows::default();
     let store = FaultyStore::new(rows.clone(), 7);
     let faults = store.faults();
     let mut app = server(store, settings);
@@ -69,7 +69,7 @@ fn a_thousand_changed_players_are_saved_in_parallel_and_unlocked() {
 
 #[test]
 fn the_server_row_is_gone_after_an_orderly_exit() {
-    let rows = MemoryStore::default();
+    let rows = Rows::default();
     let mut app = server(rows.connect(), quick("a"));
     app.join_and_load("ada");
     assert_eq!(app.exit(), AppExit::Success);

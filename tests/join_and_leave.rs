@@ -15,8 +15,8 @@ use bevy_player_data::{
 use serde::{Deserialize, Serialize};
 use support::*;
 
-fn start() -> (App, MemoryStore) {
-    let store = MemoryStore::default();
+fn start() -> (App, Rows) {
+    let store = Rows::default();
     (server(store.clone(), quick("a")), store)
 }
 
@@ -114,7 +114,7 @@ impl PlayerData for Medal {
 
 #[test]
 fn what_component_hooks_of_the_load_change_is_saved() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut app = headless_app();
     // Known to Bevy before any component of the crate is.
     app.persist::<Medal>();
@@ -260,7 +260,7 @@ fn joining_twice_while_the_first_load_is_still_under_way_loads_once() {
 
 #[test]
 fn leaving_before_the_load_ends_leaves_no_lock_and_a_rejoin_gets_the_data() {
-    let inner = MemoryStore::default();
+    let inner = Rows::default();
     put(&inner, "ada", &with_value("coins", 1, &7_u64));
     let mut app = server(inner.clone(), quick("a"));
     for _ in 0..20 {
@@ -346,7 +346,7 @@ fn unchanged_data_is_not_written_again() {
 
 #[test]
 fn a_player_without_a_session_is_told_that_nothing_can_be_saved() {
-    let store = FaultyStore::new(MemoryStore::default(), 1);
+    let store = FaultyStore::new(Rows::default(), 1);
     let mut settings = quick("a");
     settings.load_timeout = std::time::Duration::from_millis(50);
     settings.retry = RetryPolicy {

@@ -27,8 +27,8 @@ fn impatient() -> ServerSettings {
     }
 }
 
-fn start(settings: ServerSettings) -> (App, MemoryStore, Faults) {
-    let rows = MemoryStore::default();
+fn start(settings: ServerSettings) -> (App, Rows, Faults) {
+    let rows = Rows::default();
     let store = FaultyStore::new(rows.clone(), 7);
     let faults = store.faults();
     (server(store, settings), rows, faults)

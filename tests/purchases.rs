@@ -21,13 +21,13 @@ use shop::*;
 use support::*;
 
 /// A server with the small game and its shop, and the rows that it works on.
-fn start() -> (App, MemoryStore) {
+fn start() -> (App, Rows) {
     let (app, rows, _) = start_on_shaky_ground(quick("a"));
     (app, rows)
 }
 
-fn start_on_shaky_ground(settings: ServerSettings) -> (App, MemoryStore, Faults) {
-    let rows = MemoryStore::default();
+fn start_on_shaky_ground(settings: ServerSettings) -> (App, Rows, Faults) {
+    let rows = Rows::default();
     let store = FaultyStore::new(rows.connect(), 7);
     let faults = store.faults();
     (shop(store, settings), rows, faults)
@@ -211,7 +211,7 @@ fn an_autosave_between_the_award_and_the_purchases_own_save_settles_it_too() {
     let _ = ada;
 }
 
-fn stored_coins(rows: &MemoryStore) -> Option<u64> {
+fn stored_coins(rows: &Rows) -> Option<u64> {
     row(rows, "ada")?.document?;
     stored_value::<Coins>(rows, "ada").map(|coins| coins.0)
 }

@@ -22,7 +22,7 @@ struct Settled(Vec<(PlayerId, PlayerId, Result<(), TradeError>)>);
 
 struct Market {
     app: App,
-    rows: MemoryStore,
+    rows: Rows,
     faults: Faults,
     ada: Entity,
     bob: Entity,
@@ -34,7 +34,7 @@ fn open() -> Market {
 }
 
 fn open_with(settings: ServerSettings) -> Market {
-    let rows = MemoryStore::default();
+    let rows = Rows::default();
     let store = FaultyStore::new(rows.connect(), 7);
     let faults = store.faults();
     let mut app = market(store, settings);
@@ -122,7 +122,7 @@ fn has_sword(inventory: &Inventory) -> bool {
 
 /// Who has the sword, as stored. The two are read one after the other: until they are the same twice, the commit of a
 /// trade may have come in between.
-fn swords(rows: &MemoryStore) -> [bool; 2] {
+fn swords(rows: &Rows) -> [bool; 2] {
     let read = || {
         ["ada", "bob"]
             .map(|name| has_sword(&stored_value::<Inventory>(rows, name).expect("something was saved")))
@@ -205,7 +205,7 @@ fn a_crash_after_one_side_saved_or_left_leaves_the_item_exactly_once() {
     }
 }
 
-fn market_again(rows: &MemoryStore) -> App {
+fn market_again(rows: &Rows) -> App {
     market(rows.connect(), quick("a"))
 }
 

@@ -42,7 +42,7 @@ fn has_session(app: &App, entity: Entity) -> bool {
 
 #[test]
 fn a_player_in_a_session_elsewhere_can_not_be_loaded_before_it_has_ended() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), quick("a"));
     let mut b = server(
         store.connect(),
@@ -76,7 +76,7 @@ fn a_player_in_a_session_elsewhere_can_not_be_loaded_before_it_has_ended() {
 
 #[test]
 fn a_load_waits_for_the_other_session_to_end() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), quick("a"));
     let mut b = server(store.connect(), quick("b"));
     let on_a = a.join_and_load("ada");
@@ -97,7 +97,7 @@ fn a_load_waits_for_the_other_session_to_end() {
 
 #[test]
 fn a_crashed_servers_player_is_taken_over_once_its_lease_has_lapsed_with_what_it_last_saved() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), hasty("a"));
     let on_a = a.join_and_load("ada");
     a.set(on_a, Coins(3));
@@ -116,7 +116,7 @@ fn a_crashed_servers_player_is_taken_over_once_its_lease_has_lapsed_with_what_it
 
 #[test]
 fn a_server_restarted_under_its_name_takes_up_its_crashed_predecessors_players_at_once() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), quick("a"));
     let on_a = a.join_and_load("ada");
     a.set(on_a, Coins(3));
@@ -136,7 +136,7 @@ fn a_server_restarted_under_its_name_takes_up_its_crashed_predecessors_players_a
 
 #[test]
 fn two_live_servers_with_one_name_end_the_second_and_leave_the_first_alone() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut first = server(store.connect(), hasty("a"));
     let ada = first.join_and_load("ada");
     let mut second = server(store.connect(), hasty("a"));
@@ -152,7 +152,7 @@ fn two_live_servers_with_one_name_end_the_second_and_leave_the_first_alone() {
 
 #[test]
 fn a_paused_server_that_comes_back_changes_nothing_and_hears_once_that_it_lost_the_lock() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), hasty("a"));
     let on_a = a.join_and_load("ada");
     a.set(on_a, Coins(3));
@@ -207,7 +207,7 @@ fn a_paused_server_that_comes_back_changes_nothing_and_hears_once_that_it_lost_t
 
 #[test]
 fn a_paused_server_that_comes_back_and_only_leaves_changes_nothing() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let mut a = server(store.connect(), hasty("a"));
     let on_a = a.join_and_load("ada");
     let mut b = server(store.connect(), hasty("b"));
@@ -222,7 +222,7 @@ fn a_paused_server_that_comes_back_and_only_leaves_changes_nothing() {
 
 #[test]
 fn a_game_may_keep_a_player_whose_session_was_taken_on_data_that_is_never_saved() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let keep = ServerSettings {
         on_session_lost: OnSessionLost::KeepAsFallback,
         ..hasty("a")
@@ -249,7 +249,7 @@ fn a_game_may_keep_a_player_whose_session_was_taken_on_data_that_is_never_saved(
 
 #[test]
 fn of_two_servers_that_ask_at_once_one_gets_the_session_and_the_other_a_clean_answer() {
-    let store = MemoryStore::default();
+    let store = Rows::default();
     let impatient = |name: &str| ServerSettings {
         load_timeout: Duration::from_millis(200),
         ..quick(name)

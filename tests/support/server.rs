@@ -14,7 +14,10 @@ use bevy_player_data::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 mod game;
+mod rows;
 pub use game::{Coins, Guild, Inventory};
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use rows::Rows;
 
 #[derive(Component, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct CheatScore(pub f32);

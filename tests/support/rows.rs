@@ -1,0 +1,67 @@
+//! The rows that the server's flows are tested on: in memory or, if the variable `PLAYER_STORE` says `sqlite` or `postgres`,
+//! in a real database, where the same has to hold.
+
+#[path = "forward.rs"]
+pub mod forward;
+#[cfg(all(unix, feature = "postgres"))]
+#[path = "postgres.rs"]
+mod postgres;
+
+use std::sync::Arc;
+
+use bevy_player_data::store::{MemoryStore, Store};
+use forward::forward;
+
+/// A handle of one connection. [`connect`](Self::connect) opens another one, as another server process would.
+#[derive(Clone)]
+pub struct Rows {
+    store: Arc<dyn Store>,
+    open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync>,
+}
+
+impl Rows {
+    pub fn connect(&self) -> Self {
+        Self {
+            store: (self.open)(),
+            open: Arc::clone(&self.open),
+        }
+    }
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        let open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync> =
+            match std::env::var("PLAYER_STORE").as_deref().unwrap_or("memory") {
+                "memory" => {
+                    let rows = MemoryStore::default();
+                    Arc::new(move || Arc::new(rows.connect()))
+                }
+                #[cfg(feature = "sqlite")]
+                "sqlite" => {
+                    let folder = tempfile::tempdir().expect("a folder can be made");
+                    Arc::new(move || {
+                        let opened =
+                            bevy_player_data::store::SqliteStore::open(folder.path().join("players.db"));
+                        Arc::new(opened.expect("the file can be opened"))
+                    })
+                }
+                #[cfg(all(unix, feature = "postgres"))]
+                "postgres" => {
+                    let url = postgres::shared().new_schema();
+                    Arc::new(move || {
+                        let connected = bevy_player_data::store::PostgresStore::connect(&url);
+                        Arc::new(connected.expect("the database can be reached"))
+                    })
+                }
+                other => panic!("`PLAYER_STORE` is \"{other}\", which this build of the tests doesn't have"),
+            };
+        Self { store: open(), open }
+    }
+}
+
+impl Store for Rows {
+    forward! {
+        store: lease, leases, retire, acquire, commit, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
+        arrivals
+    }
+}
