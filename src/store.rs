@@ -162,6 +162,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>>;
 
+    /// A number that changes when something may have [arrived](Self::arrivals). A hint: it may change for nothing, and it
+    /// may stay as it is although something has arrived. It costs nothing to ask.
+    fn hints(&self) -> u64 {
+        0
+    }
+
     /// Up to `limit` of everybody's receipts, those of the erased included, in ascending order of their numbers, beginning
     /// after the number `after`. For [`copy_store`].
     ///

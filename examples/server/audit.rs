@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use bevy_player_data::{
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     catalogue::{Catalogue, Kind},
+    database::Database,
     game::data::{Bought, Relic, Relics},
     relics::{bought_relic, relics_of_newcomer},
 };
@@ -40,8 +41,8 @@ pub struct Audit {
 /// Why there is no audit.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    #[error("`{}` can't be read as a player database: {reason}", .path.display())]
-    Database { path: PathBuf, reason: rusqlite::Error },
+    #[error("`{database}` can't be read as a player database: {reason}")]
+    Database { database: String, reason: String },
     #[error("the data of player {player} can't be read: {reason}")]
     Document { player: PlayerId, reason: String },
 }
@@ -51,11 +52,15 @@ impl Audit {
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn of(path: &Path, catalogue: &Catalogue) -> Result<Self, AuditError> {
-        let rows = Rows::read(path).map_err(|reason| AuditError::Database {
-            path: path.to_owned(),
+    pub fn of(database: &Database, catalogue: &Catalogue) -> Result<Self, AuditError> {
+        let unreadable = |reason| AuditError::Database {
+            database: database.to_string(),
             reason,
-        })?;
+        };
+        let rows = database
+            .read(|path| Rows::read(path).map_err(|error| error.to_string()))
+            .and_then(|rows| rows)
+            .map_err(unreadable)?;
         let mut world = World::default();
         for (player, document) in rows.players {
             world.count_player(player, document)?;

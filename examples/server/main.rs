@@ -37,6 +37,7 @@ mod catalogue;
 mod cheating;
 #[cfg(feature = "step-points")]
 mod crash;
+mod database;
 #[path = "../game/game.rs"]
 mod game;
 mod http;
@@ -152,7 +153,7 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
     let given = Secret::given(options.webhook_secret.as_deref()).map_err(StartError::Secret)?;
     let (game, game_address) = bind_game(options.listen)?;
     let (http, http_address) = bind_http(options.http)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options.db)?);
+    let store: Arc<dyn Store> = options.db.open()?;
     #[cfg(feature = "step-points")]
     let store = crash::prepare(store).map_err(StartError::CrashTest)?;
 
@@ -231,8 +232,7 @@ fn tell_the_start(
 ) {
     say(format_args!(
         "Coin Rush on `{}`, with its players in {}",
-        options.name,
-        options.db.display()
+        options.name, options.db
     ));
     say(format_args!("for sale: {catalogue}"));
     say(format_args!("listening on udp {game}"));

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::database::Database;
 use clap::{Parser, builder::NonEmptyStringValueParser, value_parser};
 
 /// How many bots play when nothing at all was said.
@@ -11,9 +12,10 @@ const BOTS_BY_DEFAULT: u16 = 8;
 #[derive(Parser)]
 #[command(name = "server")]
 pub struct Options {
-    /// The SQLite file that the players' data is kept in.
+    /// The SQLite file that the players' data is kept in, or the `postgres://` URL of a database (if the server was built
+    /// with the feature `postgres`).
     #[arg(long, value_name = "FILE", default_value = "players.db")]
-    pub db: PathBuf,
+    pub db: Database,
     /// The UDP address that clients reach the game at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = reachable)]
     pub listen: SocketAddr,

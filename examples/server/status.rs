@@ -5,7 +5,6 @@
 use std::{
     fmt::Display,
     io::{self, Write},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use crate::{
     audit::Audit,
     bots::Bots,
     catalogue::Catalogue,
+    database::Database,
     game::data::{Coins, Level},
     login,
     ticks::{Durations, Ticks},
@@ -36,7 +36,7 @@ struct Told {
 /// What is audited when bots have played.
 #[derive(Resource)]
 pub struct Books {
-    pub db: PathBuf,
+    pub db: Database,
     pub catalogue: Catalogue,
 }
 

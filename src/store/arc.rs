@@ -70,6 +70,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).arrivals(since)
     }
 
+    fn hints(&self) -> u64 {
+        (**self).hints()
+    }
+
     fn all_receipts(
         &self,
         after: Option<u64>,

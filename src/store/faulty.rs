@@ -210,6 +210,10 @@ impl Store for FaultyStore {
         }))
     }
 
+    fn hints(&self) -> u64 {
+        self.inner.hints()
+    }
+
     fn all_receipts(
         &self,
         after: Option<u64>,

@@ -50,6 +50,8 @@ const ATTEMPTS: usize = 8;
 /// - **Fast.** What is asked for while all connections are busy shares the next transaction, in two round trips.
 /// - **Shared.** Any number of servers may use one database. Only a host that takes writes is used; nothing is read from
 ///   standbys.
+/// - **Prompt.** `LISTEN` and `NOTIFY`, where the database has them, [hint](Store::hints) at receipts that have arrived. Polling
+///   finds them as well.
 /// - **Names.** No lock of an operating system proves a crashed server dead: a restart under its name waits until its
 ///   lease has lapsed.
 /// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on CockroachDB and YugabyteDB
@@ -88,7 +90,7 @@ struct Shared {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostgresSettings {
-    /// How many connections this process has at most. Half of them write. Default: 8.
+    /// How many connections this process has at most, beside one that listens for hints. Half of them write. Default: 8.
     pub connections: usize,
     /// How long a request waits for a free connection, and then for the database, before it is answered with
     /// [`StoreError::Unavailable`]; it waits half of this for another transaction's lock. It should be well below the retry
@@ -153,8 +155,10 @@ impl PostgresStore {
             }
             let (queues, lanes) = queue::start(&own, connections);
             let _ = opened.send(Ok(queues));
+            let listener = tokio::spawn(async move { own.listen().await });
             // Ends when the last handle is dropped, and the queues with it; the lanes end what is queued.
             let _ = end.await;
+            listener.abort();
             for lane in lanes {
                 if lane.await.is_err() {
                     tracing::error!("a lane of the PostgreSQL store had panicked");
@@ -306,6 +310,10 @@ impl Store for PostgresStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.alone(move |connection| Box::pin(inbox::arrivals(connection, since))))
+    }
+
+    fn hints(&self) -> u64 {
+        self.shared.connections.hints()
     }
 
     fn all_receipts(

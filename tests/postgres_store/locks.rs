@@ -93,6 +93,29 @@ async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
 }
 
 #[tokio::test]
+async fn who_listens_gets_a_hint_when_a_receipt_arrives() {
+    let url = shared().new_schema();
+    let (sender, listener) = (connect(&url), connect(&url));
+    let is_listening = "SELECT count(*) > 1 FROM pg_stat_activity WHERE query = 'SELECT 1'
+        AND application_name = 'bevy_player_data'";
+    wait_until(&stranger(&url).await, is_listening).await;
+    // One that has just connected has heard a hint about what it may have missed.
+    while sender.hints() == 0 || listener.hints() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = listener.hints();
+    let receipt = NewReceipt::new("p1".parse().unwrap(), ADA, "hat".parse().unwrap());
+    sender.enqueue(receipt, Notice::Paid).await.unwrap();
+    for _ in 0..1000 {
+        if listener.hints() > before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("nobody was told");
+}
+
+#[tokio::test]
 async fn one_purchase_that_many_processes_hand_in_at_once_is_one_receipt() {
     let url = shared().new_schema();
     let stores: Vec<_> = (0..6).map(|_| connect(&url)).collect();

@@ -1,6 +1,10 @@
 //! The examples as processes: starting them, listening to them, and ending them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[cfg(all(unix, feature = "postgres"))]
+#[path = "postgres.rs"]
+mod postgres;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -73,7 +77,7 @@ impl Server {
             .envs(variables.iter().copied())
             .args([
                 "--db",
-                "players.db",
+                &database_of(folder),
                 "--listen",
                 "127.0.0.1:0",
                 "--http",
@@ -348,8 +352,54 @@ pub fn receipts(folder: &Path) -> Vec<ReceiptRow> {
     })
 }
 
+/// What a server that is started in `folder` is told to keep its data in: a file there or, if the variable `PLAYER_STORE`
+/// says `postgres`, a database of its own.
+fn database_of(folder: &Path) -> String {
+    match std::env::var("PLAYER_STORE").as_deref() {
+        #[cfg(all(unix, feature = "postgres"))]
+        Ok("postgres") => {
+            let note = folder.join("url");
+            std::fs::read_to_string(&note).unwrap_or_else(|_| {
+                let url = postgres::shared().new_schema();
+                std::fs::write(note, &url).expect("the folder can be written");
+                url
+            })
+        }
+        _ => "players.db".to_owned(),
+    }
+}
+
+/// Copies what the servers of `folder` have in a database of its own into a file, for whoever reads files.
+#[cfg(all(unix, feature = "postgres"))]
+fn copy_into_a_file(folder: &Path) {
+    use bevy_player_data::store::{CopyError, CopySettings, PostgresStore, SqliteStore, copy_store};
+
+    let Ok(url) = std::fs::read_to_string(folder.join("url")) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let from = PostgresStore::connect(&url).expect("the database can be reached");
+    let settings = CopySettings {
+        despite_live_locks: true,
+    };
+    loop {
+        for file in ["players.db", "players.db-wal", "players.db-shm"] {
+            let _ = std::fs::remove_file(folder.join(file));
+        }
+        let to = SqliteStore::open(folder.join("players.db")).expect("a new file");
+        match runtime.block_on(copy_store(&from, &to, settings, |_| {})) {
+            Ok(_) => return,
+            // A server has saved somebody meanwhile.
+            Err(CopyError::Differs { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// The database of a server that was started in `folder`, as any tool can open it.
 pub fn database(folder: &Path) -> Connection {
+    #[cfg(all(unix, feature = "postgres"))]
+    copy_into_a_file(folder);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database =
         Connection::open_with_flags(folder.join("players.db"), flags).expect("there is a database");

@@ -7,9 +7,12 @@ pub mod forward;
 #[path = "postgres.rs"]
 mod postgres;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use bevy_player_data::store::{MemoryStore, Store};
+use bevy_player_data::{
+    server::ServerSettings,
+    store::{MemoryStore, Store},
+};
 use forward::forward;
 
 /// A handle of one connection. [`connect`](Self::connect) opens another one, as another server process would.
@@ -28,33 +31,46 @@ impl Rows {
     }
 }
 
+/// Times that suit these rows: a crashed server's name is free when its lease has lapsed, if nothing else proves it dead.
+pub fn times() -> ServerSettings {
+    let mut settings = ServerSettings::default();
+    if kind() == "postgres" {
+        settings.beat = Duration::from_millis(500);
+        settings.exit_deadline = Duration::from_secs(5);
+        settings.lease_ttl = Duration::from_secs(6);
+    }
+    settings
+}
+
+fn kind() -> String {
+    std::env::var("PLAYER_STORE").unwrap_or_else(|_| "memory".to_owned())
+}
+
 impl Default for Rows {
     fn default() -> Self {
-        let open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync> =
-            match std::env::var("PLAYER_STORE").as_deref().unwrap_or("memory") {
-                "memory" => {
-                    let rows = MemoryStore::default();
-                    Arc::new(move || Arc::new(rows.connect()))
-                }
-                #[cfg(feature = "sqlite")]
-                "sqlite" => {
-                    let folder = tempfile::tempdir().expect("a folder can be made");
-                    Arc::new(move || {
-                        let opened =
-                            bevy_player_data::store::SqliteStore::open(folder.path().join("players.db"));
-                        Arc::new(opened.expect("the file can be opened"))
-                    })
-                }
-                #[cfg(all(unix, feature = "postgres"))]
-                "postgres" => {
-                    let url = postgres::shared().new_schema();
-                    Arc::new(move || {
-                        let connected = bevy_player_data::store::PostgresStore::connect(&url);
-                        Arc::new(connected.expect("the database can be reached"))
-                    })
-                }
-                other => panic!("`PLAYER_STORE` is \"{other}\", which this build of the tests doesn't have"),
-            };
+        let open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync> = match kind().as_str() {
+            "memory" => {
+                let rows = MemoryStore::default();
+                Arc::new(move || Arc::new(rows.connect()))
+            }
+            #[cfg(feature = "sqlite")]
+            "sqlite" => {
+                let folder = tempfile::tempdir().expect("a folder can be made");
+                Arc::new(move || {
+                    let opened = bevy_player_data::store::SqliteStore::open(folder.path().join("players.db"));
+                    Arc::new(opened.expect("the file can be opened"))
+                })
+            }
+            #[cfg(all(unix, feature = "postgres"))]
+            "postgres" => {
+                let url = postgres::shared().new_schema();
+                Arc::new(move || {
+                    let connected = bevy_player_data::store::PostgresStore::connect(&url);
+                    Arc::new(connected.expect("the database can be reached"))
+                })
+            }
+            other => panic!("`PLAYER_STORE` is \"{other}\", which this build of the tests doesn't have"),
+        };
         Self { store: open(), open }
     }
 }
@@ -63,5 +79,9 @@ impl Store for Rows {
     forward! {
         store: lease, leases, retire, acquire, commit, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
         arrivals
+    }
+
+    fn hints(&self) -> u64 {
+        self.store.hints()
     }
 }

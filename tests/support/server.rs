@@ -48,7 +48,7 @@ pub fn quick(name: &str) -> ServerSettings {
             max: Duration::from_millis(20),
             ..RetryPolicy::default()
         },
-        ..default()
+        ..rows::times()
     }
 }
 

@@ -35,6 +35,8 @@ pub(in crate::server) struct Deliveries {
     processed: u32,
     next_poll: Duration,
     is_polling: bool,
+    /// What the store last hinted at.
+    hints: u64,
     /// Up to where arrivals are known; `None` before the first look.
     cursor: Option<u64>,
 }
@@ -318,9 +320,14 @@ pub(in crate::server) fn deliver(world: &mut World) {
     for due in due {
         ring(world, due);
     }
+    let hints = world.resource::<Server>().store.hints();
     let mut deliveries = world.resource_mut::<Deliveries>();
     deliveries.processed = 0;
-    if deliveries.is_polling || now < deliveries.next_poll {
+    if deliveries.is_polling {
+        return;
+    }
+    let is_hinted = std::mem::replace(&mut deliveries.hints, hints) != hints;
+    if now < deliveries.next_poll && !is_hinted {
         return;
     }
     deliveries.is_polling = true;

@@ -9,7 +9,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use deadpool::{
     managed::{self, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType},
 };
 use deadpool_postgres::ClientWrapper;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{
     AsyncMessage, NoTls, SimpleQueryMessage, Socket,
     error::Severity,
@@ -41,7 +41,19 @@ pub(super) struct Connection {
     client: ClientWrapper,
     /// Whether the server has sent a warning.
     warned: Arc<AtomicBool>,
+    hints: Arc<Hints>,
 }
+
+/// What the database tells whoever listens.
+#[derive(Default)]
+struct Hints {
+    /// Whether it knows how to.
+    are_known: AtomicBool,
+    heard: AtomicU64,
+}
+
+/// The channel on which the database says that something has arrived.
+const CHANNEL: &str = "bevy_player_data";
 
 impl Deref for Connection {
     type Target = ClientWrapper;
@@ -78,6 +90,17 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Tells everybody who listens, when the transaction is committed.
+    pub(super) async fn notify(&self) -> Result<(), Failure> {
+        // Nobody has been seen to listen, or what speaks the protocol knows no such statement.
+        if self.hints.are_known.load(Ordering::Relaxed) {
+            self.client.batch_execute(&format!("NOTIFY {CHANNEL}")).await?;
+        }
+        Ok(())
+    }
+}
+
 /// The pool.
 pub(super) struct Connections {
     pool: Pool<Manager>,
@@ -92,6 +115,7 @@ impl Connections {
             target: Arc::clone(&target),
             timeout,
             newest_timeline: AtomicU32::new(0),
+            hints: Arc::default(),
         };
         let pool = Pool::builder(manager)
             .max_size(size.max(1))
@@ -156,6 +180,34 @@ impl Connections {
         answer
     }
 
+    /// How often something may have arrived.
+    pub(super) fn hints(&self) -> u64 {
+        self.pool.manager().hints.heard.load(Ordering::Relaxed)
+    }
+
+    /// Listens for hints, for good, on a connection of its own. Nothing depends on it.
+    pub(super) async fn listen(&self) {
+        let manager = self.pool.manager();
+        loop {
+            if let Ok(Ok(connection)) = timeout(self.timeout, manager.open()).await {
+                let listen = format!("LISTEN {CHANNEL}");
+                match timeout(self.timeout, connection.batch_execute(&listen)).await {
+                    Ok(Ok(())) => manager.hints.are_known.store(true, Ordering::Relaxed),
+                    Ok(Err(error)) if error.code().is_some() => {
+                        return tracing::debug!("the database has no hints to give: {error}");
+                    }
+                    _ => {}
+                }
+                // What was missed meanwhile.
+                manager.hints.heard.fetch_add(1, Ordering::Relaxed);
+                while let Ok(Ok(())) = timeout(self.timeout, connection.batch_execute("SELECT 1")).await {
+                    sleep(self.timeout * 4).await;
+                }
+            }
+            sleep(self.timeout).await;
+        }
+    }
+
     async fn get(&self) -> Result<Object<Manager>, Failure> {
         self.pool.get().await.map_err(|error| {
             Failure::NoConnection(match error {
@@ -209,6 +261,7 @@ pub(super) struct Manager {
     target: Arc<Target>,
     timeout: Duration,
     newest_timeline: AtomicU32,
+    hints: Arc<Hints>,
 }
 
 impl managed::Manager for Manager {
@@ -285,7 +338,7 @@ impl Manager {
         let refusal = |error| Refusal::from_connecting(&error, &self.target);
         let (client, mut messages) = endpoint.config.connect(tls).await.map_err(refusal)?;
         let warned = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&warned);
+        let (flag, hints) = (Arc::clone(&warned), Arc::clone(&self.hints));
         let driver = tokio::spawn(async move {
             while let Some(message) = poll_fn(|context| messages.poll_message(context)).await {
                 match message {
@@ -294,6 +347,9 @@ impl Manager {
                         if notice.parsed_severity() == Some(Severity::Warning) {
                             flag.store(true, Ordering::SeqCst);
                         }
+                    }
+                    Ok(AsyncMessage::Notification(_)) => {
+                        hints.heard.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(_) => {}
                     Err(error) => {
@@ -307,7 +363,12 @@ impl Manager {
         check_version(&client).await?;
         self.check_timeline(&client).await?;
         set_up(&client, self.timeout).await.map_err(refusal)?;
-        Ok(Connection { client, warned })
+        let hints = Arc::clone(&self.hints);
+        Ok(Connection {
+            client,
+            warned,
+            hints,
+        })
     }
 }
 

@@ -91,7 +91,14 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     };
     let (of_states, of_saves, of_inserts) = (states.params(), saves.params(), inserts.params());
     let (of_settled, of_new, of_marks) = (settled.params(), new.params(), marks.params());
-    let (set, saved, inserted, settlements, received, marked, committed) = tokio::join!(
+    let has_arrivals = !new.purchases.is_empty() || !marks.purchases.is_empty();
+    let notify = async {
+        match has_arrivals {
+            true => connection.notify().await,
+            false => Ok(()),
+        }
+    };
+    let (set, saved, inserted, settlements, received, marked, notified, committed) = tokio::join!(
         biased;
         send(0, &of_states),
         send(1, &of_saves),
@@ -99,6 +106,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
         send(3, &of_settled),
         send(4, &of_new),
         send(5, &of_marks),
+        notify,
         connection.commit(),
     );
     // The first that failed is the one which knows why.
@@ -108,6 +116,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     settlements?;
     let received = received?;
     marked?;
+    notified?;
     committed?;
 
     let mut created = Created {
