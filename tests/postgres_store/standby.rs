@@ -77,3 +77,48 @@ async fn what_a_role_sets_makes_no_commit_less_durable_and_cuts_none_short() {
         "on 0 read committed warning"
     );
 }
+
+#[tokio::test]
+async fn an_old_primary_that_comes_back_is_left_alone() {
+    let mut old = Cluster::start(&["fsync=off"]);
+    let url = old.new_schema();
+    let mut new = Cluster::standby_of(old.port, "standby", None);
+    new.serve(&["fsync=off"]);
+    let both = url.replace(
+        &format!("127.0.0.1:{}", old.port),
+        &format!("127.0.0.1:{},127.0.0.1:{}", old.port, new.port),
+    );
+    let server = Server::start(connect(&both), "a").await;
+    let mut session = server.session(ADA).await;
+    session.save("on the old one").await.unwrap();
+    let replayed = "SELECT pg_last_wal_replay_lsn() >= '";
+    let written = old.tell("SELECT pg_current_wal_lsn()");
+    new.wait_until("the standby has it", || {
+        new.ask(&format!("{replayed}{written}'")).as_deref() == Some("t")
+    });
+    old.kill();
+    new.promote();
+    let saved = async |session: &mut Session, text: &str| {
+        let write = session.write(text);
+        loop {
+            match session.store().commit(write.clone().into()).await {
+                Ok(committed) => break committed.versions[0],
+                Err(error) => drop(assert_unavailable::<()>(Err(error))),
+            }
+        }
+    };
+    assert_eq!(saved(&mut session, "on the new one").await, 2);
+
+    // It takes writes as well, and it is the first that is asked.
+    old.serve(&["fsync=off"]);
+    new.tell(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bevy_player_data'",
+    );
+    assert_eq!(saved(&mut session, "on the new one again").await, 3);
+    let schema = url.rsplit("%3D").next().unwrap();
+    let versions = format!("SELECT max(version) FROM {schema}.players");
+    assert_eq!(
+        (old.tell(&versions), new.tell(&versions)),
+        ("1".to_owned(), "3".to_owned())
+    );
+}

@@ -388,10 +388,31 @@ fn copy_into_a_file(folder: &Path) {
         }
         let to = SqliteStore::open(folder.join("players.db")).expect("a new file");
         match runtime.block_on(copy_store(&from, &to, settings, |_| {})) {
-            Ok(_) => return,
+            Ok(_) => {
+                drop(to);
+                return copy_locks(folder, &runtime, &from);
+            }
             // A server has saved somebody meanwhile.
             Err(CopyError::Differs { .. }) => {}
             Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Whose locks are held, which is nothing that a copy has.
+#[cfg(all(unix, feature = "postgres"))]
+fn copy_locks(folder: &Path, runtime: &tokio::runtime::Runtime, from: &dyn bevy_player_data::store::Store) {
+    let file = Connection::open(folder.join("players.db")).expect("the copy");
+    for player in runtime.block_on(from.list(None, usize::MAX)).expect("the players") {
+        let record = runtime.block_on(from.peek(player)).expect("a player");
+        if let Some(holder) = record.and_then(|record| record.lock) {
+            let lock = "UPDATE players SET lock_id = ?2, server = ?3 WHERE player_id = ?1";
+            let ids = (
+                player.into_bytes(),
+                holder.lock.into_bytes(),
+                holder.server.into_bytes(),
+            );
+            file.execute(lock, ids).expect("a row of the copy");
         }
     }
 }

@@ -5,10 +5,11 @@
 //! one that succeeded.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,9 +40,19 @@ const OLDEST: u32 = 130_000;
 /// A connection that is set up.
 pub(super) struct Connection {
     client: ClientWrapper,
-    /// Whether the server has sent a warning.
+    /// Whether the server has warned that it didn't wait for a standby.
     warned: Arc<AtomicBool>,
     hints: Arc<Hints>,
+    /// The database's process that serves it.
+    pid: Option<i32>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            self.hints.own().remove(&pid);
+        }
+    }
 }
 
 /// What the database tells whoever listens.
@@ -50,6 +61,14 @@ struct Hints {
     /// Whether it knows how to.
     are_known: AtomicBool,
     heard: AtomicU64,
+    /// The database's processes that serve us: what we have handed in ourselves is no news.
+    own: Mutex<HashSet<i32>>,
+}
+
+impl Hints {
+    fn own(&self) -> MutexGuard<'_, HashSet<i32>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The channel on which the database says that something has arrived.
@@ -284,8 +303,8 @@ impl Manager {
     /// Opens a connection to the first host that will do.
     async fn open(&self) -> Result<Connection, Refusal> {
         let hosts = &self.target.hosts;
-        // Each gets its share of the time: one that hangs must not keep us from the next.
-        let share = self.timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
+        // Each gets its share of the time: one that hangs must not keep us from the next, nor from saying so.
+        let share = self.timeout * 9 / 10 / u32::try_from(hosts.len()).unwrap_or(1).max(1);
         let mut start = 0;
         if self.target.in_any_order {
             // Truncated on purpose; a start beyond the end is the first host.
@@ -344,10 +363,14 @@ impl Manager {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => {
                         tracing::debug!("PostgreSQL says: {}: {}", notice.severity(), notice.message());
-                        if notice.parsed_severity() == Some(Severity::Warning) {
+                        // What other warnings there are, those of somebody's trigger for example, says nothing about
+                        // the commit.
+                        let is_about_standbys = notice.file().is_none_or(|file| file.ends_with("syncrep.c"));
+                        if notice.parsed_severity() == Some(Severity::Warning) && is_about_standbys {
                             flag.store(true, Ordering::SeqCst);
                         }
                     }
+                    Ok(AsyncMessage::Notification(hint)) if hints.own().contains(&hint.process_id()) => {}
                     Ok(AsyncMessage::Notification(_)) => {
                         hints.heard.fetch_add(1, Ordering::Relaxed);
                     }
@@ -363,11 +386,15 @@ impl Manager {
         check_version(&client).await?;
         self.check_timeline(&client).await?;
         set_up(&client, self.timeout).await.map_err(refusal)?;
+        let pid = client.simple_query("SELECT pg_backend_pid()").await.unwrap_or_default();
+        let pid = only_value(&pid).and_then(|text| text.parse().ok());
         let hints = Arc::clone(&self.hints);
+        hints.own().extend(pid);
         Ok(Connection {
             client,
             warned,
             hints,
+            pid,
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use super::{
     super::{Acquire, Acquired, Commit, Committed, Enqueued, NewReceipt, Notice, StoreError},
     connection::Connections,
-    error::{Consequence, Failure},
+    error::Consequence,
     transaction::{self, Locking},
 };
 use crate::{chance::random, id::PlayerId};
@@ -249,10 +249,9 @@ impl Server {
             }
             return;
         }
-        if !matches!(failure, Failure::Refused(_)) {
-            tracing::debug!("a transaction of {} requests failed: {failure:?}", group.len());
-        }
         let error = failure.explain(&self.connections.target);
+        // Not the failure itself: the database quotes rows in it.
+        tracing::debug!("a transaction of {} requests failed: {error}", group.len());
         let error = match error {
             StoreError::Unavailable { .. } => error,
             // Not each one's own fault.
