@@ -403,7 +403,10 @@ fn copy_into_a_file(folder: &Path) {
 #[cfg(all(unix, feature = "postgres"))]
 fn copy_locks(folder: &Path, runtime: &tokio::runtime::Runtime, from: &dyn bevy_player_data::store::Store) {
     let file = Connection::open(folder.join("players.db")).expect("the copy");
-    for player in runtime.block_on(from.list(None, usize::MAX)).expect("the players") {
+    for player in runtime
+        .block_on(from.list(None, usize::MAX))
+        .expect("the players")
+    {
         let record = runtime.block_on(from.peek(player)).expect("a player");
         if let Some(holder) = record.and_then(|record| record.lock) {
             let lock = "UPDATE players SET lock_id = ?2, server = ?3 WHERE player_id = ?1";
