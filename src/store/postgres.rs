@@ -56,7 +56,7 @@ const ATTEMPTS: usize = 8;
 ///   finds them as well.
 /// - **Names.** No lock of an operating system proves a crashed server dead: a restart under its name waits until its
 ///   lease has lapsed.
-/// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on CockroachDB and YugabyteDB
+/// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on `CockroachDB` and `YugabyteDB`
 ///   as well. Both are untested. A connection pooler in between has to be in session mode.
 ///
 /// The URL is libpq's: `postgres://user:password@host1:5432,host2:5432/database?sslmode=require`. With several hosts, the

@@ -73,6 +73,32 @@ async fn a_network_that_is_cut_and_mended_costs_one_attempt() {
 }
 
 #[tokio::test]
+async fn when_one_connection_is_found_dead_the_others_are_not_tried_one_by_one() {
+    let url = shared().new_schema();
+    let proxy = Proxy::to(shared().port);
+    let server = Server::start(connect(&through(&proxy, shared(), &url)), "a").await;
+    let mut admin = stranger(&url).await;
+    let transaction = admin.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE players").await.unwrap();
+    let looks = (0..4).map(|n| {
+        let store = Arc::clone(&server.store);
+        tokio::spawn(async move { store.peek(ADA.slot(n)).await })
+    });
+    let looks: Vec<_> = looks.collect();
+    // All of them are open, and each is waiting.
+    let all_wait = "SELECT count(*) = 4 FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted AND relation = 'players'::regclass";
+    wait_until(&stranger(&url).await, all_wait).await;
+    transaction.rollback().await.unwrap();
+    for look in looks {
+        look.await.unwrap().unwrap();
+    }
+    proxy.forget_connections();
+    assert_unavailable(server.store.peek(ADA).await);
+    assert_eq!(server.store.peek(ADA).await, Ok(None));
+}
+
+#[tokio::test]
 async fn when_every_connection_is_busy_it_is_said_so() {
     let url = shared().new_schema();
     let settings = PostgresSettings {

@@ -49,6 +49,14 @@ async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
     const EACH: u32 = 150;
     let url = shared().new_schema();
     let poller = connect(&url);
+    // However long a commit takes after the number was given out.
+    let script = "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep(random() * 0.004);
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON receipts DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION linger()";
+    stranger(&url).await.batch_execute(script).await.unwrap();
     let start = poller.arrivals(None).await.unwrap().newest;
     let mut senders = Vec::new();
     for sender in 0..4 {

@@ -37,6 +37,8 @@ struct Cable {
     ends: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
     losses: AtomicUsize,
+    /// Raised each time that the connections which are open hang for good.
+    frozen: AtomicUsize,
 }
 
 impl Proxy {
@@ -50,6 +52,7 @@ impl Proxy {
             ends: Mutex::default(),
             over: AtomicBool::new(false),
             losses: AtomicUsize::new(0),
+            frozen: AtomicUsize::new(0),
         });
         let own = Arc::clone(&cable);
         thread::spawn(move || {
@@ -70,6 +73,11 @@ impl Proxy {
         if mode == Mode::IsCut {
             self.cable.cut();
         }
+    }
+
+    /// Lets the connections that are open hang for good, as a firewall does that has forgotten them. New ones carry.
+    pub(crate) fn forget_connections(&self) {
+        self.cable.frozen.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -128,14 +136,25 @@ impl Cable {
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, is_request: bool) {
         let mut bytes = vec![0; 64 * 1024];
         let mut carried = 0;
+        let carried_at = self.frozen.load(Ordering::SeqCst) + 1;
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             let mut piece = &bytes[..count];
             while *self.mode() == Mode::Hangs && !self.over.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));
             }
             let mode = *self.mode();
+            while carried_at <= self.frozen.load(Ordering::SeqCst) && !self.over.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
+            }
             let is_lost = match mode {
-                Mode::LosesACommit => !is_request && piece.windows(7).any(|part| part == b"COMMIT\0"),
+                // What is answered before it arrives.
+                Mode::LosesACommit if !is_request => {
+                    let answer = piece.windows(7).position(|part| part == b"COMMIT\0");
+                    if let Some(answer) = answer {
+                        let _ = to.write_all(&piece[..answer.saturating_sub(5)]);
+                    }
+                    answer.is_some()
+                }
                 Mode::IsCutAfter(most) if is_request && carried + count > most => {
                     piece = &piece[..most.saturating_sub(carried)];
                     let _ = to.write_all(piece);
