@@ -29,6 +29,7 @@ mod receipt;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod taking;
 
 pub use copy::{CopyError, CopyProgress, CopySettings, CopySide, copy_store};
 #[cfg(feature = "testing")]

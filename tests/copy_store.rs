@@ -138,7 +138,7 @@ async fn a_copy_is_equal_and_goes_on_where_the_old_store_ended() {
             let new = &new.store;
             let mut seen = Vec::new();
             let done = copy_store(&**old, &**new, CopySettings::default(), |progress| {
-                seen.push(progress)
+                seen.push(progress);
             })
             .await;
             let done = done.unwrap_or_else(|error| panic!("from {from} to {to}: {error}"));

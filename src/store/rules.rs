@@ -4,11 +4,9 @@
 //! that no two stores can differ in it. It promises to change nothing; reading the row before and writing it
 //! afterwards, in the same transaction, is left to the store.
 
-#[cfg(feature = "postgres")]
-use super::Lease;
 use super::{
-    Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, Record,
-    ServerId, ServerLease, Settlement, StoreError, StoredReceipt, Then, Write,
+    Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId,
+    ServerLease, Settlement, StoreError, StoredReceipt, Then, Write,
 };
 use crate::id::PlayerId;
 
@@ -133,7 +131,7 @@ fn may_take_over(held: Held, lease: &ServerLease, acquire: &Acquire) -> bool {
 }
 
 /// Whether a lease is among those that were seen to lapse, and its beat still stands where it stood then.
-fn has_lapsed(lease: &ServerLease, lapsed: &[LapsedLease]) -> bool {
+pub(super) fn has_lapsed(lease: &ServerLease, lapsed: &[LapsedLease]) -> bool {
     lapsed
         .iter()
         .any(|lapsed| lapsed.server == lease.server && lapsed.beat == lease.beat)
@@ -213,18 +211,6 @@ pub(super) fn check_name(server: ServerId, registered: Option<&str>, name: &str)
         ))),
         _ => Ok(()),
     }
-}
-
-/// Refuses a lease under a name that another boot has, unless that boot's own lease has lapsed. For stores that can't prove a
-/// server dead in any other way.
-#[cfg(feature = "postgres")]
-pub(super) fn check_namesake(namesake: &ServerLease, lease: &Lease) -> Result<(), StoreError> {
-    if has_lapsed(namesake, &lease.lapsed) {
-        return Ok(());
-    }
-    Err(StoreError::NameTaken {
-        name: lease.name.clone(),
-    })
 }
 
 /// What settling a receipt does to it.
@@ -340,77 +326,6 @@ pub(super) fn judge_arrival(
     } else {
         Arrival::Again
     })
-}
-
-/// What taking in a row of another store does to the one that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taking {
-    /// There is none.
-    Insert,
-    /// It is older, and to be replaced.
-    Replace,
-    /// It is the same.
-    Again,
-}
-
-/// Judges a player's row that is taken in on the one that is there; `name` is that of the server which holds its lock.
-pub(super) fn judge_record(
-    known: Option<(LockState, Option<&[u8]>)>,
-    name: Option<String>,
-    record: &Record,
-) -> Result<Taking, StoreError> {
-    let Some((state, document)) = known else {
-        return Ok(Taking::Insert);
-    };
-    check_erase(record.player, state.held, name)?;
-    if state.fence > record.fence || state.version > record.version {
-        return Err(StoreError::rejected(format_args!(
-            "player {} has been played on here since (version {}, and {} would replace it): erase them here first, if that \
-             is meant",
-            record.player, state.version, record.version
-        )));
-    }
-    let is_same = state == taken_in(record) && document == record.document.as_deref();
-    Ok(if is_same { Taking::Again } else { Taking::Replace })
-}
-
-/// What a row that is taken in becomes: free.
-pub(super) fn taken_in(record: &Record) -> LockState {
-    LockState {
-        version: record.version,
-        fence: record.fence,
-        last_seq: record.last_seq,
-        held: None,
-    }
-}
-
-/// Judges a receipt that is taken in on the one that is there under its id.
-pub(super) fn judge_receipt(
-    known: Option<&StoredReceipt>,
-    receipt: &StoredReceipt,
-) -> Result<Taking, StoreError> {
-    let Some(known) = known else {
-        return Ok(Taking::Insert);
-    };
-    if known == receipt {
-        return Ok(Taking::Again);
-    }
-    if known.number != receipt.number || known.settled_fence > receipt.settled_fence {
-        return Err(StoreError::rejected(format_args!(
-            "purchase `{}` is here already, and not from that store",
-            receipt.purchase
-        )));
-    }
-    Ok(Taking::Replace)
-}
-
-/// Refuses a new receipt whose number is another one's.
-pub(super) fn number_taken(receipt: &StoredReceipt) -> StoreError {
-    StoreError::rejected(format_args!(
-        "purchase `{}` has the number {} there, which is another receipt's here: copy into a store without receipts of \
-         its own",
-        receipt.purchase, receipt.number
-    ))
 }
 
 /// One more, for a number that must never go back to a smaller one.

@@ -180,7 +180,7 @@ async fn session(n: u32, store: &dyn Store, opened: Opened, world: &World) {
     let (done, answer) = oneshot::channel();
     diary.saves += 1;
     session.close(Some(snapshot(n, &diary, &settled)), move |answer| {
-        drop(done.send(answer))
+        drop(done.send(answer));
     });
     match answer.await.expect("every close is answered") {
         Ok(saved) => {

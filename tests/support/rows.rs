@@ -1,8 +1,6 @@
 //! The rows that the server's flows are tested on: in memory or, if the variable `PLAYER_STORE` says `sqlite` or `postgres`,
 //! in a real database, where the same has to hold.
 
-#[path = "forward.rs"]
-pub mod forward;
 #[cfg(all(unix, feature = "postgres"))]
 #[path = "postgres.rs"]
 mod postgres;
@@ -10,10 +8,13 @@ mod postgres;
 use std::{sync::Arc, time::Duration};
 
 use bevy_player_data::{
+    PlayerId, PurchaseId,
     server::ServerSettings,
-    store::{MemoryStore, Store},
+    store::{
+        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
+        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
+    },
 };
-use forward::forward;
 
 /// A handle of one connection. [`connect`](Self::connect) opens another one, as another server process would.
 #[derive(Clone)]
@@ -76,9 +77,65 @@ impl Default for Rows {
 }
 
 impl Store for Rows {
-    forward! {
-        store: lease, leases, retire, acquire, commit, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
-        arrivals
+    fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        self.store.lease(lease)
+    }
+
+    fn leases(&self) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        self.store.leases()
+    }
+
+    fn retire(&self, server: ServerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.retire(server)
+    }
+
+    fn acquire(&self, acquire: Acquire) -> BoxFuture<'_, Result<Acquired, StoreError>> {
+        self.store.acquire(acquire)
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        self.store.commit(commit)
+    }
+
+    fn peek(&self, player: PlayerId) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        self.store.peek(player)
+    }
+
+    fn list(
+        &self,
+        after: Option<PlayerId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<PlayerId>, StoreError>> {
+        self.store.list(after, limit)
+    }
+
+    fn erase(&self, player: PlayerId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.erase(player)
+    }
+
+    fn enqueue(&self, receipt: NewReceipt, notice: Notice) -> BoxFuture<'_, Result<Enqueued, StoreError>> {
+        self.store.enqueue(receipt, notice)
+    }
+
+    fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
+        self.store.receipt(purchase)
+    }
+
+    fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        self.store.open_receipts(player)
+    }
+
+    fn receipts_of(
+        &self,
+        player: PlayerId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
+        self.store.receipts_of(player, before, limit)
+    }
+
+    fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
+        self.store.arrivals(since)
     }
 
     fn hints(&self) -> u64 {

@@ -3,7 +3,7 @@
 use super::{
     super::{
         Import, StoreError,
-        rules::{self, Taking},
+        taking::{self, Taking},
     },
     Row, Tables,
 };
@@ -18,15 +18,15 @@ impl Tables {
                 .and_then(|held| self.lease_of(held.server))
                 .map(|lease| lease.name);
             let known = known.map(|row| (row.state, row.document.as_deref()));
-            rules::judge_record(known, name, record)?;
+            taking::judge_record(known, name, record)?;
         }
         let mut new = Vec::new();
         for receipt in rows.receipts {
             let known = self.receipts.get(&receipt.purchase);
-            match rules::judge_receipt(known, &receipt)? {
+            match taking::judge_receipt(known, &receipt)? {
                 Taking::Again => {}
                 Taking::Insert if receipt.number <= self.last_number && self.has_number(receipt.number) => {
-                    return Err(rules::number_taken(&receipt));
+                    return Err(taking::number_taken(&receipt));
                 }
                 taking => new.push((receipt, taking)),
             }
@@ -35,7 +35,7 @@ impl Tables {
             self.players.insert(
                 record.player,
                 Row {
-                    state: rules::taken_in(&record),
+                    state: taking::taken_in(&record),
                     created_at: record.created_at,
                     saved_at: record.saved_at,
                     document: record.document,

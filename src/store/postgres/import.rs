@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::{
     super::{
         Import, Record, ServerId, StoredReceipt,
-        rules::{self, LockState, Taking},
+        rules::LockState,
+        taking::{self, Taking},
     },
     connection::Connection,
     error::Failure,
@@ -28,7 +29,7 @@ pub(super) async fn run(connection: &Connection, rows: &Import) -> Result<(), Fa
         let held = known.and_then(|(state, _)| state.held);
         let name = held.and_then(|held| names.get(&held.server)).cloned();
         let known = known.map(|(state, document)| (*state, document.as_deref()));
-        if rules::judge_record(known, name, record)? != Taking::Again {
+        if taking::judge_record(known, name, record)? != Taking::Again {
             records.push(record);
         }
     }
@@ -36,10 +37,10 @@ pub(super) async fn run(connection: &Connection, rows: &Import) -> Result<(), Fa
     let mut receipts = Vec::new();
     for receipt in &rows.receipts {
         let same = known.values().find(|known| known.purchase == receipt.purchase);
-        match rules::judge_receipt(same, receipt)? {
+        match taking::judge_receipt(same, receipt)? {
             Taking::Again => {}
             Taking::Insert if known.contains_key(&receipt.number) => {
-                return Err(rules::number_taken(receipt).into());
+                return Err(taking::number_taken(receipt).into());
             }
             _ => receipts.push(receipt),
         }
@@ -107,7 +108,7 @@ async fn known_receipts(
 }
 
 async fn put_record(connection: &Connection, record: &Record) -> Result<(), Failure> {
-    let state = rules::taken_in(record);
+    let state = taking::taken_in(record);
     let put = connection
         .prepare_cached(
             "INSERT INTO players (player_id, version, fence, last_seq, lock_id, server, created_at, saved_at, document)

@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use super::{
-    super::{Lease, Leases, ServerId, now, rules},
+    super::{Lease, Leases, ServerId, StoreError, now, rules},
     connection::Connection,
     error::Failure,
     row::{Columns as _, id, to_text},
@@ -58,7 +58,12 @@ async fn register(connection: &Connection, lease: &Lease) -> Result<Leases, Fail
     )?;
     let namesake = found.iter().find(|known| known.server != lease.server);
     if let Some(namesake) = namesake {
-        rules::check_namesake(namesake, lease)?;
+        if !rules::has_lapsed(namesake, &lease.lapsed) {
+            return Err(StoreError::NameTaken {
+                name: lease.name.clone(),
+            }
+            .into());
+        }
         let dead: Uuid = id(namesake.server.into_bytes());
         connection
             .execute("DELETE FROM servers WHERE boot_id = $1", &[&dead])

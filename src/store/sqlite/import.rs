@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, named_params};
 use super::{
     super::{
         Import, Record, StoredReceipt,
-        rules::{self, Taking},
+        taking::{self, Taking},
     },
     error::Failure,
     receipts::receipt,
@@ -32,10 +32,10 @@ impl Tables<'_> {
             None => None,
         };
         let known = state.map(|state| (state, document.as_deref()));
-        if rules::judge_record(known, lease.map(|lease| lease.name), record)? == Taking::Again {
+        if taking::judge_record(known, lease.map(|lease| lease.name), record)? == Taking::Again {
             return Ok(());
         }
-        let state = rules::taken_in(record);
+        let state = taking::taken_in(record);
         self.connection
             .prepare_cached(
                 "INSERT INTO players (player_id, version, fence, last_seq, lock_id, server, created_at, saved_at, document)
@@ -59,7 +59,7 @@ impl Tables<'_> {
 
     fn import_receipt(&self, new: &StoredReceipt) -> Result<(), Failure> {
         let known = receipt(self.connection, &new.purchase)?;
-        let taking = rules::judge_receipt(known.as_ref(), new)?;
+        let taking = taking::judge_receipt(known.as_ref(), new)?;
         let number = sql(new.number)?;
         if taking == Taking::Insert {
             let is_taken: Option<i64> = self
@@ -68,7 +68,7 @@ impl Tables<'_> {
                 .query_row([number], |row| row.get(0))
                 .optional()?;
             if is_taken.is_some() {
-                return Err(rules::number_taken(new).into());
+                return Err(taking::number_taken(new).into());
             }
         }
         if taking == Taking::Again {
