@@ -102,7 +102,9 @@ async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
 
 #[tokio::test]
 async fn who_listens_gets_a_hint_when_a_receipt_arrives() {
-    let url = shared().new_schema();
+    // Of its own: whoever uses the same database gives the same hints.
+    let cluster = Cluster::start(&["fsync=off"]);
+    let url = cluster.new_schema();
     let (sender, listener) = (connect(&url), connect(&url));
     let is_listening = "SELECT count(*) > 1 FROM pg_stat_activity WHERE query = 'SELECT 1'
         AND application_name = 'bevy_player_data'";

@@ -355,18 +355,12 @@ pub fn receipts(folder: &Path) -> Vec<ReceiptRow> {
 /// What a server that is started in `folder` is told to keep its data in: a file there or, if the variable `PLAYER_STORE`
 /// says `postgres`, a database of its own.
 fn database_of(folder: &Path) -> String {
-    match std::env::var("PLAYER_STORE").as_deref() {
-        #[cfg(all(unix, feature = "postgres"))]
-        Ok("postgres") => {
-            let note = folder.join("url");
-            std::fs::read_to_string(&note).unwrap_or_else(|_| {
-                let url = postgres::shared().new_schema();
-                std::fs::write(note, &url).expect("the folder can be written");
-                url
-            })
-        }
-        _ => "players.db".to_owned(),
+    let note = folder.join("url");
+    #[cfg(all(unix, feature = "postgres"))]
+    if !note.exists() && std::env::var("PLAYER_STORE").is_ok_and(|store| store == "postgres") {
+        std::fs::write(&note, postgres::shared().new_schema()).expect("the folder can be written");
     }
+    std::fs::read_to_string(note).unwrap_or_else(|_| "players.db".to_owned())
 }
 
 /// Copies what the servers of `folder` have in a database of its own into a file, for whoever reads files.
