@@ -18,7 +18,13 @@ use bevy_player_data::{
 pub enum Database {
     File(PathBuf),
     /// A `postgres://` URL, which may have a password in it.
-    Postgres(String),
+    Postgres(
+        #[cfg_attr(
+            not(feature = "postgres"),
+            allow(dead_code, reason = "without the feature it is only refused")
+        )]
+        String,
+    ),
 }
 
 impl From<String> for Database {
