@@ -107,11 +107,14 @@ async fn a_load_that_waits_for_the_first_lease_says_what_is_in_the_way_of_that()
 
 #[tokio::test(start_paused = true)]
 async fn a_load_that_was_cancelled_says_nothing_any_more() {
-    let arena = Server::start("arena").await;
-    arena.wire.down(true);
-    let (opening, delays, answer) = open_telling(&arena.sessions, "ada");
+    let (a, b) = two_servers().await;
+    let ada = a.join("ada").await;
+    b.wire.script(Op::Acquire, [Fault::Slow(SECOND)]);
+    let (opening, delays, answer) = open_telling(&b.sessions, "ada");
+    sleep(SECOND / 2).await;
     opening.cancel();
     assert!(matches!(answer.answer().await, Err(OpenError::Cancelled { .. })));
     sleep(120 * SECOND).await;
-    assert_eq!(reasons(&delays), []);
+    assert_eq!(reasons(&delays), [], "though the lock was refused after that");
+    drop(ada);
 }
