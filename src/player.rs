@@ -59,6 +59,17 @@ pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 #[require(OwnPurchases)]
 pub struct OwnPlayer;
 
+/// What an entity that is no player any more has to lose, and what its client is told of.
+#[cfg(feature = "server")]
+pub(crate) type States = (
+    PlayerLoading,
+    LoadDelayed,
+    PlayerSession,
+    PlayerFallback,
+    SaveBlocked,
+    SaveUnderWay,
+);
+
 /// The player's data is on the entity, and a session is held. Never triggered for a [`PlayerFallback`].
 #[derive(EntityEvent, Clone, Debug)]
 pub struct PlayerLoaded {
@@ -117,7 +128,7 @@ pub struct PlayerSessionEnded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum DisconnectKind {
-    /// The server is shutting down. The player is saved; they can come back later, or go elsewhere.
+    /// The server is shutting down. The player is saved on its way out; they can come back later, or go elsewhere.
     ServerExit,
     /// The player's session is over though the player is still here.
     SessionEnded(SessionEnd),

@@ -359,3 +359,120 @@ fn a_client_that_may_not_play_on_defaults_is_told_in_which_way_the_load_failed()
         [DisconnectKind::LoadFailed(ErrorKind::SessionLocked)]
     );
 }
+
+#[test]
+fn a_save_is_shown_also_when_the_refusal_of_another_one_is_told_first() {
+    let store = FaultyStore::new(MemoryStore::default(), 1);
+    let faults = store.faults();
+    let (mut server, mut client) = play(store, quick());
+    until_loaded(&mut server, &mut client);
+    faults.hang();
+    let entity = player(&mut server);
+    server.world_mut().get_mut::<Coins>(entity).expect("loaded").0 = 5;
+    // One more than may wait.
+    for _ in 0..65 {
+        save(&mut server);
+    }
+    client.until_in_time(&mut server, "the refusal is told", |client| {
+        let heard = client.heard();
+        heard
+            .iter()
+            .any(|told| matches!(told, Told::Saved { result: Err(_) }))
+    });
+    assert!(client.has::<SaveUnderWay>(), "64 saves are on their way");
+    faults.resume();
+}
+
+#[test]
+fn a_client_that_comes_late_is_told_the_time_that_is_left_by_then() {
+    let store = MemoryStore::default();
+    let _holder = wait(Holder::take(&store));
+    let (mut server, mut client) = play(
+        store,
+        ServerSettings {
+            auto_join: false,
+            ..quick()
+        },
+    );
+    let entity = server.world_mut().spawn(PersistentPlayer(ada())).id();
+    bevy_player_data::testing::update_until(&mut server, "the load is delayed", |world| {
+        world.entity(entity).contains::<LoadDelayed>()
+    });
+    let on_server = server
+        .world()
+        .get::<LoadDelayed>(entity)
+        .expect("it is there")
+        .clone();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(300) {
+        client.step(&mut server);
+        std::thread::yield_now();
+    }
+    server.world_mut().entity_mut(entity).insert(PlayerClient(1));
+    client.until_in_time(&mut server, "the client is told", |client| {
+        client.has::<LoadDelayed>()
+    });
+    let on_client: LoadDelayed = client.get().expect("it is there");
+    let passed = on_server.gives_up_in() - on_client.gives_up_in();
+    assert!(passed >= Duration::from_millis(300), "{passed:?}");
+}
+
+#[test]
+fn who_has_heard_that_the_server_shuts_down_goes_on_seeing_what_happens() {
+    let (mut server, mut client) = play(MemoryStore::default(), quick());
+    until_loaded(&mut server, &mut client);
+    let _deaf = Client::connect(&mut server, 2);
+    let entity = player(&mut server);
+    server.world_mut().trigger(ShutDown);
+    server.world_mut().flush();
+    client.until_in_time(&mut server, "ada is told", |client| !kinds(client).is_empty());
+    assert_eq!(server.should_exit(), None, "the deaf one is waited for");
+    server.world_mut().get_mut::<Coins>(entity).expect("loaded").0 = 77;
+    client.until_in_time(&mut server, "ada sees it", |client| {
+        client.get::<Coins>() == Some(Coins(77))
+    });
+    assert_eq!(kinds(&client), [DisconnectKind::ServerExit], "that is said once");
+}
+
+#[test]
+#[should_panic(expected = "must be at most a minute")]
+fn a_farewell_that_could_hold_an_exit_up_for_good_is_refused() {
+    let mut settings = quick();
+    settings.replication.farewell_timeout = Duration::MAX;
+    drop(play(MemoryStore::default(), settings));
+}
+
+#[test]
+fn the_purchases_of_a_player_who_has_left_are_not_shown_to_the_next_one() {
+    let (mut server, _client) = play(MemoryStore::default(), quick());
+    let bob = || PlayerId::from_name("bob");
+    let host = server
+        .world_mut()
+        .spawn((PersistentPlayer(bob()), OwnPlayer))
+        .id();
+    bevy_player_data::testing::update_until(&mut server, "bob is loaded", |world| {
+        world.entity(host).contains::<PlayerSession>()
+    });
+    let news = |purchase: &str| PurchaseProcessed {
+        entity: host,
+        player: bob(),
+        purchase: purchase.parse().expect("a purchase id"),
+        product: "coins_100".parse().expect("a product id"),
+        decision: PurchaseDecision::PurchaseGranted,
+    };
+    server.world_mut().trigger(news("pi_1"));
+    let remembered = |server: &App| {
+        let purchases = server
+            .world()
+            .get::<OwnPurchases>(host)
+            .expect("the host has some");
+        purchases.iter().count()
+    };
+    assert_eq!(remembered(&server), 1);
+    let carl = PersistentPlayer(PlayerId::from_name("carl"));
+    server.world_mut().entity_mut(host).insert(carl);
+    server.update();
+    assert_eq!(remembered(&server), 0, "carl has bought nothing");
+    server.world_mut().trigger(news("pi_2"));
+    assert_eq!(remembered(&server), 0, "bob's last news are none of carl's");
+}

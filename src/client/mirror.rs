@@ -76,7 +76,9 @@ pub(super) fn update(
             is_saving,
         } => {
             note_save(commands, entity, &result);
-            if !is_saving {
+            if is_saving {
+                commands.entity(entity).try_insert(SaveUnderWay::new());
+            } else {
                 commands.entity(entity).try_remove::<SaveUnderWay>();
             }
             commands.trigger(PlayerSaved {

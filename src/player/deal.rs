@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt};
 use bevy::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::OwnPlayer;
+use super::{OwnPlayer, PersistentPlayer};
 use crate::id::{PlayerId, ProductId, PurchaseId};
 
 /// A purchase has been processed, or could not be yet. On the server's player entity, and on the client's
@@ -78,6 +78,7 @@ impl fmt::Display for PurchaseDecision {
 /// A shop asks it what has become of a purchase, since [`PurchaseProcessed`] may be triggered before the shop's own web
 /// request is answered with the purchase's id. Purchases that were processed in earlier sessions are not in it.
 #[derive(Component, Reflect, Clone, Debug, Default, PartialEq, Eq)]
+#[component(clone_behavior = Ignore)]
 #[type_path = "bevy_player_data::player"]
 #[reflect(from_reflect = false)]
 pub struct OwnPurchases(VecDeque<OwnPurchase>);
@@ -122,9 +123,12 @@ impl OwnPurchases {
 /// Keeps [`OwnPurchases`], on a client as on a listen server.
 pub(crate) fn remember_own_purchase(
     processed: On<PurchaseProcessed>,
-    mut players: Query<&mut OwnPurchases, With<OwnPlayer>>,
+    mut players: Query<(&mut OwnPurchases, Option<&PersistentPlayer>), With<OwnPlayer>>,
 ) {
-    if let Ok(mut purchases) = players.get_mut(processed.entity) {
+    // The last news of a player who has left may come when somebody else has the entity.
+    if let Ok((mut purchases, player)) = players.get_mut(processed.entity)
+        && player.is_none_or(|player| player.0 == processed.player)
+    {
         purchases.remember(OwnPurchase {
             purchase: processed.purchase.clone(),
             product: processed.product.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 
 use super::{LoadError, SaveError};
 
@@ -54,6 +54,8 @@ pub struct SaveBlocked {
 pub struct LoadDelayed {
     reason: LoadError,
     gives_up_in: Duration,
+    #[reflect(ignore)]
+    since: Instant,
 }
 
 /// A save of the player is on its way to the store. It goes when no save is any more, whatever became of them; then
@@ -110,8 +112,18 @@ impl SaveBlocked {
 }
 
 impl LoadDelayed {
-    pub(crate) const fn new(reason: LoadError, gives_up_in: Duration) -> Self {
-        Self { reason, gives_up_in }
+    pub(crate) fn new(reason: LoadError, gives_up_in: Duration) -> Self {
+        Self {
+            reason,
+            gives_up_in,
+            since: Instant::now(),
+        }
+    }
+
+    /// What is left of [`gives_up_in`](Self::gives_up_in).
+    #[cfg(feature = "server")]
+    pub(crate) fn time_left(&self) -> Duration {
+        self.gives_up_in.saturating_sub(self.since.elapsed())
     }
 
     /// What stands in the way: another server's session ([`LoadError::SessionLocked`]), or a store that can't be reached

@@ -33,9 +33,8 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        DisconnectKind, LoadDelayed, PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading,
-        PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseProcessed, SaveBlocked, SaveUnderWay,
-        SessionEnd,
+        DisconnectKind, PlayerClient, PlayerLoadFailed, PlayerSaved, PlayerSessionEnded, PurchaseProcessed,
+        SessionEnd, States,
     },
     registry::{self, ChangeLog, Registry},
     systems::{self, PlayerDataSystems},
@@ -404,15 +403,6 @@ fn detach(
         replication.clients.remove(&entity);
     }
 }
-
-type States = (
-    PlayerLoading,
-    LoadDelayed,
-    PlayerSession,
-    PlayerFallback,
-    SaveBlocked,
-    SaveUnderWay,
-);
 
 fn note_new_state(insert: On<Insert, States>, mut replication: ResMut<ReplicationServer>) {
     replication.mark_player(insert.entity);

@@ -226,7 +226,7 @@ fn tell(world: &mut World, ended: Vec<PlayerSessionEnded>, answers: Vec<Report>)
     }
     let late: Vec<u64> = world.resource::<Server>().closing.keys().copied().collect();
     for ticket in late {
-        leave::apply_closed(world, ticket, Err(SaveError::Deadline));
+        leave::apply_closed(world, ticket, Err(SaveError::Deadline), Duration::ZERO);
     }
 }
 

@@ -39,7 +39,7 @@ fn become_another_player(world: &mut World, entity: Entity) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };
-    entity_mut.remove::<leave::States>();
+    leave::be_nobody(&mut entity_mut);
     load::take_data_off(&mut entity_mut, &types);
     // Observers of all this may have sent the new player away.
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {

@@ -1,5 +1,7 @@
 //! Leaving: the last capture, the final save, and what becomes of the entity.
 
+use std::time::Duration;
+
 use bevy::{
     ecs::{lifecycle::HookContext, world::DeferredWorld},
     prelude::*,
@@ -12,9 +14,8 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        DisconnectKind, LoadDelayed, LoadError, PersistentPlayer, PlayerClient, PlayerFallback,
-        PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SaveUnderWay,
-        SessionEnd,
+        DisconnectKind, LoadError, OwnPurchases, PersistentPlayer, PlayerClient, PlayerFallback, PlayerSaved,
+        PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SaveUnderWay, SessionEnd, States,
     },
     replication,
 };
@@ -45,7 +46,7 @@ fn on_session_removed(mut world: DeferredWorld, context: HookContext) {
     let entity = context.entity;
     // The crate itself takes the player out of the table before it removes the component.
     if leave(&mut world, entity, SessionEnd::Left) {
-        remove_later::<PersistentPlayer>(&mut world, entity);
+        world.commands().entity(entity).try_remove::<PersistentPlayer>();
     }
 }
 
@@ -56,26 +57,21 @@ fn on_player_removed(mut world: DeferredWorld, context: HookContext) {
     world
         .resource_mut::<Waiters>()
         .resolve(entity, &Err(LoadError::Left));
-    remove_later::<States>(&mut world, entity);
-}
-
-/// Everything that an entity which is no player any more has to lose.
-pub(super) type States = (
-    PlayerLoading,
-    LoadDelayed,
-    PlayerSession,
-    PlayerFallback,
-    SaveBlocked,
-    SaveUnderWay,
-);
-
-/// Where the entity lives on, it is no player any more.
-fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
     world.commands().queue(move |world: &mut World| {
         if let Ok(mut entity) = world.get_entity_mut(entity) {
-            entity.remove::<B>();
+            be_nobody(&mut entity);
         }
     });
+}
+
+/// Takes off an entity what it was as the player who has left. An observer of that may despawn it.
+pub(super) fn be_nobody(entity: &mut EntityWorldMut<'_>) {
+    entity.remove::<States>();
+    if !entity.is_despawned()
+        && let Some(mut purchases) = entity.get_mut::<OwnPurchases>()
+    {
+        *purchases = OwnPurchases::default();
+    }
 }
 
 /// Ends a player's load or session and tells the game.
@@ -169,7 +165,7 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
 }
 
 /// Takes in the answer to a final save.
-pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>) {
+pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>, took: Duration) {
     let closing = world.resource_mut::<Server>().closing.remove(&ticket);
     let Some(Closing {
         player,
@@ -179,7 +175,7 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
     else {
         return;
     };
-    save::note(world, player, &result);
+    save::note(world, player, &result, took);
     if let Err(error) = &result {
         error!("player {player} has left, and what changed since the last save is lost: {error}");
     }

@@ -51,10 +51,11 @@ pub(super) enum Report {
         parties: [trade::Party; 2],
         error: SaveError,
     },
-    /// The commit of a trade has ended.
+    /// The commit of a trade has ended, so long after it was asked for.
     Traded {
         parties: [trade::Party; 2],
         result: Result<(), [SaveError; 2]>,
+        took: Duration,
     },
     /// A final save has ended, so long after it was asked for, and the lock is given back.
     Closed {
@@ -109,22 +110,20 @@ pub(super) fn apply(world: &mut World, report: Report) {
             carried,
             result,
             took,
-        } => {
-            save::count(world, &result, took);
-            save::apply(world, entity, player, ticket, carried, result);
-        }
+        } => save::apply(world, entity, player, ticket, carried, result, took),
         Report::NotSaved {
             entity,
             player,
             ticket,
             error,
-        } => save::answer(world, entity, player, ticket, Err(error)),
+        } => save::answer(world, entity, player, ticket, Err(error), Duration::ZERO),
         Report::TradeDelayed { parties, error } => trade::apply_delayed(world, parties, error),
-        Report::Traded { parties, result } => trade::apply(world, parties, result),
-        Report::Closed { ticket, result, took } => {
-            save::count(world, &result, took);
-            leave::apply_closed(world, ticket, result);
-        }
+        Report::Traded {
+            parties,
+            result,
+            took,
+        } => trade::apply(world, parties, result, took),
+        Report::Closed { ticket, result, took } => leave::apply_closed(world, ticket, result, took),
         Report::Fetched {
             entity,
             ticket,

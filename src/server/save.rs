@@ -352,6 +352,7 @@ pub(super) fn apply(
     ticket: u64,
     carried: Vec<Settlement>,
     result: Result<(), SaveError>,
+    took: Duration,
 ) {
     let mut server = world.resource_mut::<Server>();
     if let Some(live) = server.session_mut(entity, ticket) {
@@ -360,7 +361,7 @@ pub(super) fn apply(
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
     }
     show_saving(world, entity);
-    answer(world, entity, player, ticket, result.clone());
+    answer(world, entity, player, ticket, result.clone(), took);
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
         Err(SaveError::LockLost) => SessionEnd::LockLost,
@@ -379,11 +380,19 @@ pub(super) fn answer(
     player: PlayerId,
     ticket: u64,
     result: Result<(), SaveError>,
+    took: Duration,
 ) {
     if world.resource::<Server>().is_live(entity, ticket) {
         block_or_unblock(world, entity, &result);
     }
-    tell(world, entity, player, result);
+    note(world, player, &result, took);
+    world.trigger(PlayerSaved {
+        entity,
+        player,
+        is_final: false,
+        result,
+    });
+    world.flush();
 }
 
 fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveError>) {
@@ -405,19 +414,8 @@ fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveE
     }
 }
 
-fn tell(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
-    note(world, player, &result);
-    world.trigger(PlayerSaved {
-        entity,
-        player,
-        is_final: false,
-        result,
-    });
-    world.flush();
-}
-
 /// Keeps [`SaveUnderWay`] in step with what is on its way, where there is somebody to show it to.
-fn show_saving(world: &mut World, entity: Entity) {
+pub(super) fn show_saving(world: &mut World, entity: Entity) {
     let is_saving = matches!(
         world.resource::<Server>().players.get(&entity),
         Some(Player::Live(live)) if live.in_flight > 0
@@ -435,18 +433,14 @@ fn show_saving(world: &mut World, entity: Entity) {
     }
 }
 
-/// Counts a save that has ended.
-pub(super) fn count(world: &mut World, result: &Result<(), SaveError>, took: Duration) {
-    if result.is_ok() {
-        world.resource_mut::<ServerStats>().save_time += took;
-    }
-}
-
 /// Counts and logs how a save ended.
-pub(super) fn note(world: &mut World, player: PlayerId, result: &Result<(), SaveError>) {
+pub(super) fn note(world: &mut World, player: PlayerId, result: &Result<(), SaveError>, took: Duration) {
     let mut stats = world.resource_mut::<ServerStats>();
     match result {
-        Ok(()) => stats.saves += 1,
+        Ok(()) => {
+            stats.saves += 1;
+            stats.save_time += took;
+        }
         Err(SaveError::Skipped) => {}
         Err(error) => {
             stats.save_failures += 1;

@@ -230,19 +230,20 @@ impl Load {
 
     /// Says what is in the way, unless that was said.
     fn tell_trouble(&self) {
-        let reason = self.trouble_now();
-        let is_news = {
+        let news = {
             let mut state = self.state();
-            state.done.is_some() && !mem::replace(&mut state.is_told, true)
+            let is_news = state.done.is_some() && !mem::replace(&mut state.is_told, true);
+            is_news.then(|| state.trouble.clone())
         };
-        if is_news {
+        if let Some(trouble) = news {
+            let reason = self.explain(trouble);
             let gives_up_in = self.deadline.saturating_duration_since(Instant::now());
             (self.delayed)(Delay { reason, gives_up_in });
         }
     }
 
-    fn trouble_now(&self) -> OpenError {
-        let mut trouble = self.state().trouble.clone();
+    /// Says what is behind a trouble that is not the player's own.
+    fn explain(&self, mut trouble: OpenError) -> OpenError {
         if let (OpenError::Unavailable { message, .. }, Some(inner)) = (&mut trouble, self.inner.upgrade())
             && matches!(
                 inner.heartbeat.phase(),
@@ -281,12 +282,13 @@ impl Load {
 
     fn start_timer(self: &Arc<Self>, sessions: &Sessions) {
         let load = Arc::clone(self);
-        let patience = PATIENCE.min(sessions.settings().load_timeout);
+        let patience = PATIENCE.min(sessions.settings().load_timeout / 2);
         let timer = sessions.inner.runtime.spawn(async move {
             sleep(patience).await;
             load.tell_trouble();
             sleep_until(load.deadline).await;
-            load.abandon(load.trouble_now());
+            let trouble = load.state().trouble.clone();
+            load.abandon(load.explain(trouble));
         });
         let mut state = self.state();
         if state.done.is_some() {

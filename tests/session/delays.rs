@@ -118,3 +118,16 @@ async fn a_load_that_was_cancelled_says_nothing_any_more() {
     assert_eq!(reasons(&delays), [], "though the lock was refused after that");
     drop(ada);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_waits_for_a_silent_store_does_not_blame_the_lease() {
+    let arena = Server::start("arena").await;
+    arena.wire.script(Op::Acquire, [Fault::Hang]);
+    let (_opening, delays, _answer) = open_telling(&arena.sessions, "ada");
+    sleep(2 * SECOND).await;
+    let told = reasons(&delays);
+    let [OpenError::Unavailable { message, .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(!message.contains("lease"), "{message}");
+}

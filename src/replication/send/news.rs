@@ -26,7 +26,7 @@ impl Teller<'_> {
         if watched.told != Some(Stage::Loading) || watched.delayed.as_ref() == Some(&reason) {
             return true;
         }
-        let gives_up_in = delayed.gives_up_in().as_millis();
+        let gives_up_in = delayed.time_left().as_millis();
         let is_said = self.say(&ToClient::LoadDelayed {
             reason: reason.clone(),
             gives_up_in: u32::try_from(gives_up_in).unwrap_or(u32::MAX),

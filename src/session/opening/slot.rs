@@ -64,7 +64,13 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
         biased;
         () = load.until_abandoned() => false,
         phase = heartbeat.decided() => match phase {
-            LeaseState::Held => true,
+            LeaseState::Held => {
+                load.trouble(OpenError::Unavailable {
+                    player: load.player,
+                    message: "it has not answered yet".to_owned(),
+                });
+                true
+            }
             LeaseState::Refused => {
                 let name = sessions.settings().name.clone();
                 load.abandon(OpenError::Refused { player: load.player, name });
