@@ -148,6 +148,7 @@
 //!
 //! | module | concern | knows |
 //! |---|---|---|
+//! | [`diagnostics`] | figures for Bevy's `DiagnosticsStore` | what server and client count |
 //! | [`server`], [`client`] | Bevy systems that own sessions; the mirror | everything below |
 //! | [`replication`] | what crosses the wire | neither store nor session |
 //! | [`registry`] | which components are persisted, and how each becomes bytes | Bevy, documents |
@@ -161,6 +162,7 @@
 mod chance;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod diagnostics;
 pub mod document;
 mod id;
 #[cfg(feature = "server")]
@@ -200,11 +202,13 @@ pub mod prelude {
     pub use crate::store::SqliteStore;
     pub use crate::{
         PlayerDataPlugin, PlayerId, ProductId, PurchaseId,
+        diagnostics::PlayerDataDiagnosticsPlugin,
         document::{MigrateError, StoredValue},
         player::{
-            ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback,
-            PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
-            PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError, SavePlayer, SessionEnd,
+            DisconnectKind, ErrorKind, LoadDelayed, LoadError, OwnPlayer, OwnPurchases, PersistentPlayer,
+            PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved,
+            PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError,
+            SavePlayer, SaveUnderWay, SessionEnd,
         },
         registry::{PersistAppExt, PlayerData, Rule},
         replication::{ConnectionConfigExt, ReplicationSettings},
@@ -218,7 +222,7 @@ pub mod prelude {
         server::{
             Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
             PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
-            ServerSettings, ServerStats, Trade, TradeCommandsExt,
+            ServerSettings, ServerStats, ShutDown, Trade, TradeCommandsExt,
         },
         store::{MemoryStore, NewReceipt},
     };

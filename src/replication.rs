@@ -58,7 +58,7 @@ pub(crate) use plugins::NeedsPlugin;
 #[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
-pub(crate) use watch::{disconnect_after_send, install_server};
+pub(crate) use watch::{ReplicationServer, disconnect_after_send, install_server};
 
 /// The settings of the connection between server and client.
 ///

@@ -18,6 +18,7 @@ use bevy::{
 
 use crate::{
     id::{PlayerId, ProductId},
+    player::remember_own_purchase,
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
@@ -37,6 +38,7 @@ mod report;
 mod runtime;
 mod save;
 mod settings;
+mod shut_down;
 mod signals;
 mod stats;
 mod trade;
@@ -47,6 +49,7 @@ pub use purchases::{
     Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked, answer::WaitForPurchase,
 };
 pub use settings::{Identify, OnLoadFailure, OnSessionLost, ServerSettings};
+pub use shut_down::ShutDown;
 pub use stats::ServerStats;
 pub use trade::{Trade, TradeCommandsExt};
 pub use wait::{PlayerDataServer, WaitForLoad};
@@ -127,6 +130,7 @@ impl Plugin for PlayerDataServerPlugin {
         .init_resource::<purchases::deliver::Deliveries>()
         .add_observer(join::start_loading)
         .add_observer(save::save_on_request)
+        .add_observer(remember_own_purchase)
         .add_observer(save::keep_ticks_in_range)
         .add_observer(purchases::keep_ticks_in_range)
         .add_systems(
@@ -147,6 +151,7 @@ impl Plugin for PlayerDataServerPlugin {
             join::install_auto_join(app);
         }
         exit::install(app);
+        shut_down::install(app);
     }
 
     fn finish(&self, app: &mut App) {

@@ -1,10 +1,11 @@
 //! What a player is told about deals: purchases and trades.
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 use bevy::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::OwnPlayer;
 use crate::id::{PlayerId, ProductId, PurchaseId};
 
 /// A purchase has been processed, or could not be yet. On the server's player entity, and on the client's
@@ -71,6 +72,63 @@ impl fmt::Display for PurchaseDecision {
     }
 }
 
+/// What was told lately about the local player's purchases: on each entity with [`OwnPlayer`].
+///
+/// A shop asks it what has become of a purchase, since [`PurchaseProcessed`] may be triggered before the shop's own web
+/// request is answered with the purchase's id. Purchases that were processed in earlier sessions are not in it.
+#[derive(Component, Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnPurchases(VecDeque<OwnPurchase>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnPurchase {
+    purchase: PurchaseId,
+    product: ProductId,
+    decision: PurchaseDecision,
+}
+
+impl OwnPurchases {
+    /// How many purchases are remembered; beyond, the one that was told about longest ago is forgotten.
+    pub const CAPACITY: usize = 64;
+
+    /// What was told last about a purchase; `None` if nothing was.
+    #[must_use]
+    pub fn decision(&self, purchase: &PurchaseId) -> Option<&PurchaseDecision> {
+        self.0
+            .iter()
+            .find(|known| known.purchase == *purchase)
+            .map(|known| &known.decision)
+    }
+
+    /// All of them, the one that was told about last at the end.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&PurchaseId, &ProductId, &PurchaseDecision)> {
+        self.0
+            .iter()
+            .map(|known| (&known.purchase, &known.product, &known.decision))
+    }
+
+    fn remember(&mut self, news: OwnPurchase) {
+        self.0.retain(|known| known.purchase != news.purchase);
+        if self.0.len() >= Self::CAPACITY {
+            self.0.pop_front();
+        }
+        self.0.push_back(news);
+    }
+}
+
+/// Keeps [`OwnPurchases`], on a client as on a listen server.
+pub(crate) fn remember_own_purchase(
+    processed: On<PurchaseProcessed>,
+    mut players: Query<&mut OwnPurchases, With<OwnPlayer>>,
+) {
+    if let Ok(mut purchases) = players.get_mut(processed.entity) {
+        purchases.remember(OwnPurchase {
+            purchase: processed.purchase.clone(),
+            product: processed.product.clone(),
+            decision: processed.decision.clone(),
+        });
+    }
+}
+
 /// A trade between two players has ended. Triggered for each of the two, and each time that one was asked for.
 #[cfg(feature = "server")]
 #[derive(EntityEvent, Clone, Debug)]
@@ -133,5 +191,42 @@ pub enum TradeError {
 impl fmt::Debug for TradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(purchase: usize, decision: PurchaseDecision) -> OwnPurchase {
+        OwnPurchase {
+            purchase: format!("pi_{purchase}").parse().expect("an id"),
+            product: "coins_100".parse().expect("an id"),
+            decision,
+        }
+    }
+
+    #[test]
+    fn the_last_word_about_a_purchase_counts_and_the_oldest_is_forgotten() {
+        let mut purchases = OwnPurchases::default();
+        for n in 0..OwnPurchases::CAPACITY {
+            purchases.remember(news(n, PurchaseDecision::NotProcessedYet));
+        }
+        purchases.remember(news(0, PurchaseDecision::PurchaseGranted));
+        let decision = |purchases: &OwnPurchases, n| {
+            purchases
+                .decision(&news(n, PurchaseDecision::NotProcessedYet).purchase)
+                .cloned()
+        };
+        assert_eq!(decision(&purchases, 0), Some(PurchaseDecision::PurchaseGranted));
+        assert_eq!(
+            purchases.iter().count(),
+            OwnPurchases::CAPACITY,
+            "each purchase is there once"
+        );
+
+        purchases.remember(news(OwnPurchases::CAPACITY, PurchaseDecision::PurchaseGranted));
+        assert_eq!(decision(&purchases, 1), None, "it was told about longest ago");
+        assert_eq!(decision(&purchases, 0), Some(PurchaseDecision::PurchaseGranted));
     }
 }
