@@ -1,0 +1,402 @@
+//! The field: everybody on it, and what lies there. The server says ten times a second where everybody is; in between,
+//! they are on their way.
+//!
+//! One unit of the world is one cell. The player's own cell comes from the mirror, which is ahead of what everybody sees.
+
+use bevy::{
+    platform::collections::{HashMap, HashSet},
+    prelude::*,
+    sprite::{Anchor, Text2dShadow},
+    ui::UiScale,
+};
+use bevy_player_data::prelude::*;
+use bevy_renet::{RenetClient, RenetReceive};
+
+use super::{
+    hud,
+    link::Account,
+    theme::{self, Theme, color_of},
+};
+use crate::game::{
+    data::{Cell, Settings},
+    net::{self, FIELD, FieldView, Introduction, PlayerView, Wish},
+};
+
+/// How long a step takes on the screen: as long as it is until the next view.
+const STEP: f32 = 0.1;
+/// Whoever is farther away than this has not walked there.
+const LEAP: f32 = 5.0;
+/// How many pixels a picture has in each direction, and so a cell at least.
+const PIXELS: f32 = 16.0;
+
+/// Which player is whose on the field, and what lies where.
+#[derive(Resource, Default)]
+struct Field {
+    players: HashMap<u32, Entity>,
+    finds: HashMap<Cell, Entity>,
+    /// What players are called, as far as the server has said; `None` while it has been asked.
+    names: HashMap<u32, Option<String>>,
+}
+
+/// The player's own tag.
+#[derive(Resource)]
+struct MyTag(u32);
+
+/// A player on the field, who walks from one place to another.
+#[derive(Component)]
+struct Walker {
+    tag: u32,
+    from: Vec2,
+    to: Vec2,
+    /// How much of the way is done, from 0 to 1.
+    done: f32,
+}
+
+/// The part of a walker that hops along.
+#[derive(Component)]
+struct Body;
+
+/// The name over a walker.
+#[derive(Component)]
+struct NameTag;
+
+/// Something to pick up.
+#[derive(Component)]
+struct Coin;
+
+/// How many pixels a cell takes on the screen.
+#[derive(Resource)]
+struct Zoom(f32);
+
+pub fn plugin(app: &mut App) {
+    app.init_resource::<Field>()
+        .insert_resource(Zoom(2.0 * PIXELS))
+        .add_observer(|loaded: On<PlayerLoaded>, mut commands: Commands| {
+            commands.insert_resource(MyTag(net::tag(loaded.player)));
+        })
+        .add_observer(|failed: On<PlayerLoadFailed>, mut commands: Commands| {
+            commands.insert_resource(MyTag(net::tag(failed.player)));
+        })
+        .add_systems(Startup, lay_out)
+        .add_systems(
+            PreUpdate,
+            receive
+                .after(RenetReceive)
+                .run_if(resource_exists::<RenetClient>),
+        )
+        .add_systems(
+            Update,
+            (
+                walk_myself,
+                wear_my_color,
+                walk,
+                ask_for_names.run_if(resource_exists::<RenetClient>),
+                show_names,
+                spin_coins,
+                fit_zoom,
+                follow,
+            )
+                .chain(),
+        );
+}
+
+fn lay_out(theme: Res<Theme>, mut commands: Commands) {
+    commands.spawn((Camera2d, Msaa::Off));
+    let size = Vec2::new(FIELD.x.into(), FIELD.y.into());
+    commands.spawn((
+        Sprite {
+            image: theme.field.clone(),
+            custom_size: Some(size),
+            ..default()
+        },
+        Transform::from_translation((size / 2.0 * Vec2::new(1.0, -1.0)).extend(0.0)),
+    ));
+}
+
+/// The middle of a cell. Rows are counted downwards.
+fn place_of(cell: Cell) -> Vec2 {
+    Vec2::new(f32::from(cell.x) + 0.5, -f32::from(cell.y) - 0.5)
+}
+
+fn receive(
+    mut client: ResMut<RenetClient>,
+    mut field: ResMut<Field>,
+    theme: Res<Theme>,
+    mut walkers: Query<&mut Walker>,
+    mut bodies: Query<(&mut Sprite, &ChildOf), With<Body>>,
+    my_tag: Option<Res<MyTag>>,
+    mut commands: Commands,
+) {
+    while let Some(message) = client.receive_message(net::INTRODUCTIONS) {
+        if let Some(Introduction { tag, name }) = net::decode(&message) {
+            field.names.insert(tag, Some(name));
+        }
+    }
+    let mut newest: Option<FieldView> = None;
+    while let Some(message) = client.receive_message(net::VIEWS) {
+        newest = net::decode(&message).or(newest);
+    }
+    let Some(view) = newest else { return };
+    let my_tag = my_tag.map(|tag| tag.0);
+    for player in &view.players {
+        let &mut walker = field
+            .players
+            .entry(player.tag)
+            .or_insert_with(|| spawn_walker(&mut commands, &theme, player));
+        if Some(player.tag) == my_tag {
+            continue;
+        }
+        if let Ok(mut walker) = walkers.get_mut(walker) {
+            walker.go_to(place_of(player.cell));
+        }
+    }
+    for (mut sprite, &ChildOf(walker)) in &mut bodies {
+        let seen = walkers.get(walker).ok().and_then(|walker| {
+            view.players
+                .iter()
+                .find(|player| player.tag == walker.tag && Some(player.tag) != my_tag)
+        });
+        if let Some(player) = seen {
+            sprite.color = color_of(player.color);
+        }
+    }
+    let present: HashSet<u32> = view.players.iter().map(|player| player.tag).collect();
+    field.players.retain(|tag, walker| {
+        let stays = present.contains(tag);
+        if !stays {
+            commands.entity(*walker).despawn();
+        }
+        stays
+    });
+    lay_finds(&mut field, &view.finds, &theme, &mut commands);
+}
+
+fn lay_finds(field: &mut Field, finds: &[Cell], theme: &Theme, commands: &mut Commands) {
+    let there: HashSet<Cell> = finds.iter().copied().collect();
+    field.finds.retain(|cell, coin| {
+        let stays = there.contains(cell);
+        if !stays {
+            commands.entity(*coin).despawn();
+        }
+        stays
+    });
+    for cell in there {
+        field.finds.entry(cell).or_insert_with(|| {
+            let place = Transform::from_translation(place_of(cell).extend(1.0));
+            commands.spawn((Coin, sprite(&theme.coin, 0.8), place)).id()
+        });
+    }
+}
+
+fn sprite(image: &Handle<Image>, size: f32) -> Sprite {
+    Sprite {
+        image: image.clone(),
+        custom_size: Some(Vec2::splat(size)),
+        ..default()
+    }
+}
+
+fn spawn_walker(commands: &mut Commands, theme: &Theme, player: &PlayerView) -> Entity {
+    let place = place_of(player.cell);
+    let walker = Walker {
+        tag: player.tag,
+        from: place,
+        to: place,
+        done: 1.0,
+    };
+    let body = Sprite {
+        color: color_of(player.color),
+        ..sprite(&theme.player, 1.0)
+    };
+    let name = (
+        NameTag,
+        Text2d::default(),
+        theme.bold(theme::SMALL),
+        TextColor(theme::TEXT),
+        Text2dShadow::default(),
+        Anchor::BOTTOM_CENTER,
+        Transform::from_xyz(0.0, 0.55, 2.0),
+    );
+    commands
+        .spawn((
+            walker,
+            Transform::from_translation(place.extend(2.0)),
+            Visibility::default(),
+            children![sprite(&theme.shadow, 1.0), (Body, body), name],
+        ))
+        .id()
+}
+
+impl Walker {
+    fn go_to(&mut self, to: Vec2) {
+        if self.to == to {
+            return;
+        }
+        self.from = if self.to.distance(to) < LEAP {
+            self.place()
+        } else {
+            to
+        };
+        self.to = to;
+        self.done = 0.0;
+    }
+
+    fn place(&self) -> Vec2 {
+        self.from.lerp(self.to, self.done)
+    }
+}
+
+/// The mirror says first where the player is.
+fn walk_myself(
+    me: Single<&Cell, (With<OwnPlayer>, Changed<Cell>)>,
+    my_tag: Res<MyTag>,
+    field: Res<Field>,
+    mut walkers: Query<&mut Walker>,
+) {
+    if let Some(&walker) = field.players.get(&my_tag.0)
+        && let Ok(mut walker) = walkers.get_mut(walker)
+    {
+        walker.go_to(place_of(**me));
+    }
+}
+
+fn wear_my_color(
+    me: Single<&Settings, With<OwnPlayer>>,
+    my_tag: Res<MyTag>,
+    field: Res<Field>,
+    mut bodies: Query<(&mut Sprite, &ChildOf), With<Body>>,
+) {
+    let Some(&walker) = field.players.get(&my_tag.0) else {
+        return;
+    };
+    for (mut sprite, &ChildOf(owner)) in &mut bodies {
+        if owner == walker {
+            sprite.color = color_of(me.color);
+        }
+    }
+}
+
+fn walk(
+    time: Res<Time>,
+    mut walkers: Query<(&mut Walker, &mut Transform, &Children)>,
+    mut bodies: Query<(&mut Sprite, &mut Transform), (With<Body>, Without<Walker>)>,
+) {
+    for (mut walker, mut transform, parts) in &mut walkers {
+        walker.done = (walker.done + time.delta_secs() / STEP).min(1.0);
+        let place = walker.place();
+        // Whoever stands lower stands in front.
+        transform.translation = place.extend(2.0 - place.y / f32::from(FIELD.y));
+        let mut bodies = bodies.iter_many_mut(parts);
+        while let Some((mut sprite, mut body)) = bodies.fetch_next() {
+            let way = walker.to.x - walker.from.x;
+            if way != 0.0 {
+                sprite.flip_x = way < 0.0;
+            }
+            body.translation.y = 0.12 * (walker.done * std::f32::consts::PI).sin();
+        }
+    }
+}
+
+/// A name is asked for once, when somebody is first seen.
+fn ask_for_names(mut client: ResMut<RenetClient>, mut field: ResMut<Field>) {
+    let Field { players, names, .. } = &mut *field;
+    for &tag in players.keys() {
+        names.entry(tag).or_insert_with(|| {
+            client.send_message(net::WISHES, net::encode(&Wish::WhoIs(tag)));
+            None
+        });
+    }
+}
+
+type Unnamed<'w, 's> =
+    Query<'w, 's, (&'static mut Text2d, &'static mut TextColor, &'static mut Transform, &'static ChildOf), With<NameTag>>;
+
+fn show_names(
+    field: Res<Field>,
+    account: Res<Account>,
+    my_tag: Option<Res<MyTag>>,
+    zoom: Res<Zoom>,
+    scale: Res<UiScale>,
+    walkers: Query<&Walker>,
+    mut tags: Unnamed,
+) {
+    let my_tag = my_tag.map(|tag| tag.0);
+    for (mut text, mut color, mut transform, &ChildOf(walker)) in &mut tags {
+        let Ok(&Walker { tag, .. }) = walkers.get(walker) else {
+            continue;
+        };
+        // In pixels, whatever a cell takes.
+        transform.scale = Vec3::splat(scale.0 / zoom.0);
+        let is_me = Some(tag) == my_tag;
+        let name = match field.names.get(&tag) {
+            _ if is_me => account.name.as_str(),
+            Some(Some(name)) => name,
+            _ => "",
+        };
+        if text.0 != name {
+            name.clone_into(&mut text.0);
+        }
+        color.set_if_neq(TextColor(if is_me { theme::GOLD } else { theme::TEXT }));
+    }
+}
+
+fn spin_coins(time: Res<Time>, mut coins: Query<&mut Transform, With<Coin>>) {
+    for mut coin in &mut coins {
+        let turn = time.elapsed_secs() * 3.0 + coin.translation.x * 0.7 + coin.translation.y;
+        coin.scale.x = 0.35 + 0.65 * turn.cos().abs();
+    }
+}
+
+/// As many whole screen pixels for each of a picture's as it takes to fill the window.
+fn fit_zoom(
+    windows: Query<&Window, Changed<Window>>,
+    scale: Res<UiScale>,
+    mut zoom: ResMut<Zoom>,
+    mut cameras: Query<&mut Projection, With<Camera2d>>,
+) {
+    for window in &windows {
+        let room = room_of(window, &scale);
+        let cover = (room.x / f32::from(FIELD.x)).max(room.y / f32::from(FIELD.y));
+        zoom.0 = PIXELS * (cover / PIXELS).ceil().max(1.0);
+        for mut projection in &mut cameras {
+            if let Projection::Orthographic(projection) = &mut *projection {
+                projection.scale = 1.0 / zoom.0;
+            }
+        }
+    }
+}
+
+/// What the HUD leaves of the window.
+fn room_of(window: &Window, scale: &UiScale) -> Vec2 {
+    window.size() - Vec2::new(hud::WIDTH * scale.0, 0.0)
+}
+
+/// Keeps the player in the middle of what the HUD leaves of the window, and the window full of field.
+fn follow(
+    windows: Query<&Window>,
+    scale: Res<UiScale>,
+    zoom: Res<Zoom>,
+    my_tag: Option<Res<MyTag>>,
+    field: Res<Field>,
+    walkers: Query<&Walker>,
+    mut cameras: Query<&mut Transform, With<Camera2d>>,
+) {
+    let (Ok(window), Ok(mut camera)) = (windows.single(), cameras.single_mut()) else {
+        return;
+    };
+    let me = my_tag
+        .and_then(|tag| field.players.get(&tag.0))
+        .and_then(|&walker| walkers.get(walker).ok());
+    let size = Vec2::new(FIELD.x.into(), -f32::from(FIELD.y));
+    let target = me.map_or(size / 2.0, Walker::place);
+    let half = room_of(window, &scale) / 2.0 / zoom.0;
+    let within = |place: f32, half: f32, far: f32| {
+        let (low, high) = (far.min(0.0) + half, far.max(0.0) - half);
+        if low < high { place.clamp(low, high) } else { far / 2.0 }
+    };
+    let middle = Vec2::new(within(target.x, half.x, size.x), within(target.y, half.y, size.y));
+    let beside_the_hud = Vec2::new(hud::WIDTH * scale.0 / 2.0 / zoom.0, 0.0);
+    // On whole pixels, or the pictures would flicker.
+    let place = ((middle + beside_the_hud) * zoom.0).round() / zoom.0;
+    camera.translation = place.extend(camera.translation.z);
+}
