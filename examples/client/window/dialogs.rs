@@ -8,11 +8,13 @@ use bevy::{
 use bevy_player_data::prelude::*;
 
 use super::{
+    hud,
     link::{Link, NextAttempt, Reconnect},
     saves::Saves,
     telling::{Choice, Standing, Telling, Topic, Wait, telling},
     theme::{self, Look, Modal, Theme, scrim},
 };
+use crate::game::{data::Cell, net::FIELD};
 
 /// How wide a dialog is at most.
 const WIDTH: f32 = 480.0;
@@ -45,6 +47,10 @@ impl Told {
 #[derive(Component)]
 pub struct Dialog;
 
+/// A dialog that leaves the field alone.
+#[derive(Component)]
+struct Aside;
+
 /// The part of a progress bar that is full.
 #[derive(Component)]
 struct Passed(Wait);
@@ -66,7 +72,7 @@ pub fn plugin(app: &mut App) {
             (
                 decide,
                 show.run_if(resource_changed::<Told>),
-                (show_progress, count_down),
+                (keep_out_of_the_way, show_progress, count_down),
             )
                 .chain(),
         )
@@ -104,25 +110,48 @@ fn show(
     }
     let Some(telling) = told.open() else { return };
     if telling.topic.leaves_the_field_alone() {
-        // Below everything that is done on the field, and out of its way.
-        let corner = Node {
-            position_type: PositionType::Absolute,
-            left: px(16),
-            bottom: px(16),
-            ..default()
-        };
-        let mut corner = commands.spawn((Dialog, corner, GlobalZIndex(10), TabGroup::new(1)));
-        corner.with_children(|corner| spawn_card(corner, telling, &theme));
+        let mut aside = commands.spawn((Dialog, Aside, aside(), GlobalZIndex(5), TabGroup::new(1)));
+        aside.with_children(|aside| spawn_card(aside, telling, &theme));
     } else {
-        let mut covered = commands.spawn((Dialog, Modal, scrim(), GlobalZIndex(20)));
+        let mut covered = commands.spawn((Dialog, Modal, scrim(), BackgroundColor(theme::SCRIM), GlobalZIndex(20)));
         covered.with_children(|covered| spawn_card(covered, telling, &theme));
+    }
+}
+
+/// A strip of the field.
+fn aside() -> Node {
+    Node {
+        position_type: PositionType::Absolute,
+        left: px(0),
+        right: px(hud::WIDTH),
+        padding: px(16).all(),
+        justify_content: JustifyContent::Center,
+        ..default()
+    }
+}
+
+/// Whoever walks up there should see what is before them.
+fn keep_out_of_the_way(
+    me: Single<&Cell, With<OwnPlayer>>,
+    mut asides: Query<&mut Node, With<Aside>>,
+) {
+    for mut node in &mut asides {
+        let (top, bottom) = if me.y < FIELD.y / 2 {
+            (Val::Auto, px(0))
+        } else {
+            (px(0), Val::Auto)
+        };
+        if (node.top, node.bottom) != (top, bottom) {
+            (node.top, node.bottom) = (top, bottom);
+        }
     }
 }
 
 fn spawn_card(parent: &mut ChildSpawnerCommands<'_>, telling: &Telling, theme: &Theme) {
     let (node, ground, _) = theme::panel();
     let card = Node {
-        max_width: px(WIDTH),
+        width: px(WIDTH),
+        max_width: percent(100),
         border: px(1).all().with_top(px(4)),
         padding: px(20).all(),
         ..node

@@ -213,7 +213,10 @@ fn spawn_walker(commands: &mut Commands, theme: &Theme, player: &PlayerView) -> 
         Text2d::default(),
         theme.bold(theme::SMALL),
         TextColor(theme::TEXT),
-        Text2dShadow::default(),
+        Text2dShadow {
+            offset: Vec2::new(1.0, -1.0),
+            color: theme::INK,
+        },
         Anchor::BOTTOM_CENTER,
         Transform::from_xyz(0.0, 0.55, 2.0),
     );

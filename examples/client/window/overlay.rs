@@ -18,7 +18,7 @@ const FIGURES: [(&str, DiagnosticPath); 4] = [
     ("frames", FrameTimeDiagnosticsPlugin::FPS),
     ("frame time", FrameTimeDiagnosticsPlugin::FRAME_TIME),
     ("player data", PlayerDataDiagnosticsPlugin::RECEIVED_BYTES),
-    ("player data", PlayerDataDiagnosticsPlugin::RECEIVED_MESSAGES),
+    ("in messages", PlayerDataDiagnosticsPlugin::RECEIVED_MESSAGES),
 ];
 
 pub fn plugin(app: &mut App) {

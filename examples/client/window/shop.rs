@@ -15,6 +15,7 @@ use bevy_player_data::{client::own_player_can_purchase, prelude::*};
 use super::{
     background::Background,
     dialogs::Told,
+    hud,
     link::Account,
     storefront::{NoSale, Storefront},
     theme::{self, Look, Modal, Theme, scrim},
@@ -123,7 +124,18 @@ fn toggle(
     if told.covers_the_field() {
         return;
     }
-    commands.spawn((ShopPanel, Modal, scrim(), GlobalZIndex(10)));
+    let over_the_field = Node {
+        right: px(hud::WIDTH),
+        width: Val::Auto,
+        ..scrim()
+    };
+    commands.spawn((
+        ShopPanel,
+        Modal,
+        over_the_field,
+        BackgroundColor(theme::SCRIM),
+        GlobalZIndex(10),
+    ));
     if !matches!(shop.offers, Offers::Here(_)) {
         let storefront = shop.storefront.clone();
         shop.offers = match Background::start(move || storefront.offers()) {

@@ -32,7 +32,8 @@ pub const CAREFUL: Color = Color::srgb_u8(0xff, 0xb8, 0x5c);
 pub const BAD: Color = Color::srgb_u8(0xff, 0x8a, 0x80);
 /// Around what the keyboard acts on.
 const FOCUS: Color = Color::srgb_u8(0x8c, 0xcb, 0xff);
-const SCRIM: Color = Color::srgba(0.04, 0.05, 0.09, 0.78);
+/// Dims what can't be used now.
+pub const SCRIM: Color = Color::srgba(0.04, 0.05, 0.09, 0.78);
 
 pub const SMALL: f32 = 13.0;
 pub const BODY: f32 = 15.0;
@@ -161,18 +162,19 @@ pub fn panel() -> (Node, BackgroundColor, BorderColor) {
     (node, BackgroundColor(PANEL), BorderColor::all(EDGE))
 }
 
-/// Covers the whole window, and keeps the mouse from what lies below.
-pub fn scrim() -> impl Bundle {
-    let node = Node {
+/// Covers the whole window in [`SCRIM`], and keeps the mouse from what lies below.
+pub fn scrim() -> Node {
+    Node {
         position_type: PositionType::Absolute,
+        left: px(0),
+        top: px(0),
         width: percent(100),
         height: percent(100),
         justify_content: JustifyContent::Center,
         align_items: AlignItems::Center,
         padding: px(24).all(),
         ..default()
-    };
-    (node, BackgroundColor(SCRIM))
+    }
 }
 
 /// In which color a player is shown.
