@@ -21,6 +21,7 @@ use bevy_renet::{
 
 use crate::{
     player::{DisconnectKind, OwnPlayer, PlayerSession, SaveBlocked, SaveError, remember_own_purchase},
+    reflect,
     registry::{self, Registry},
     replication::{
         ChannelCheck, NeedsPlugin, PublicTypes, ReplicationSettings, client_channels, warn_about_channels,
@@ -55,6 +56,8 @@ impl Plugin for PlayerDataClientPlugin {
         self.settings.assert_sound();
         systems::configure(app);
         registry::freeze_at_first_update(app);
+        reflect::register(app);
+        reflect::register_in(app, reflect::read_only::<LastSaveFailed>);
         app.insert_resource(ReplicationClient::new(self.settings.clone()))
             .init_resource::<MirrorStats>()
             .add_plugins((
@@ -96,8 +99,9 @@ pub struct DisconnectedByServer {
 
 /// On the mirror while the last save of the player's data has failed; gone with the next that succeeds. Meanwhile the
 /// player can't purchase anything, see [`own_player_can_purchase`].
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Debug, PartialEq, Eq)]
 #[component(immutable)]
+#[reflect(from_reflect = false)]
 pub struct LastSaveFailed {
     reason: SaveError,
 }

@@ -169,6 +169,7 @@ mod id;
 pub mod inbox;
 pub mod player;
 mod plugin;
+mod reflect;
 pub mod registry;
 pub mod replication;
 #[cfg(feature = "server")]

@@ -37,7 +37,7 @@ pub use state::{LoadDelayed, PlayerFallback, PlayerLoading, PlayerSession, SaveB
 /// Removing this component is leaving as well: the data is saved and unlocked, and what stays on the entity is
 /// no longer persisted. It is immutable; to change the player, spawn another entity. A clone of the entity is no player:
 /// neither this nor any other component of this module but [`OwnPlayer`] is cloned.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable, clone_behavior = Ignore)]
 #[require(PlayerLoading = PlayerLoading::new())]
 pub struct PersistentPlayer(pub PlayerId);
@@ -46,7 +46,7 @@ pub struct PersistentPlayer(pub PlayerId);
 ///
 /// Auto-join inserts it. A player entity without it works the same, only nobody watches: offline edits, bots, a server
 /// without any network.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Component, Reflect, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 
@@ -54,7 +54,8 @@ pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 ///
 /// On a client the crate spawns it as the mirror of what the server has. On a listen server, or in offline single
 /// player, insert it yourself on the entity with the host's [`PersistentPlayer`]: the host then needs no mirror.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[reflect(Component, Default)]
 #[require(OwnPurchases)]
 pub struct OwnPlayer;
 

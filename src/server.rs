@@ -19,6 +19,7 @@ use bevy::{
 use crate::{
     id::{PlayerId, ProductId},
     player::remember_own_purchase,
+    reflect,
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
@@ -117,6 +118,7 @@ impl Plugin for PlayerDataServerPlugin {
             panic!("`PlayerDataPlugin::server` can't work with these settings: {problem}");
         }
         systems::configure(app);
+        reflect::register(app);
         app.insert_resource(Server::new(
             Arc::clone(&self.store),
             self.settings.clone(),

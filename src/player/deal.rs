@@ -30,7 +30,7 @@ pub struct PurchaseProcessed {
 /// What has become of a purchase.
 ///
 /// The names are those that Roblox's receipt handlers answer with, and two more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Reflect, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PurchaseDecision {
     /// What was bought is in the player's data, and that is durable.
@@ -76,10 +76,11 @@ impl fmt::Display for PurchaseDecision {
 ///
 /// A shop asks it what has become of a purchase, since [`PurchaseProcessed`] may be triggered before the shop's own web
 /// request is answered with the purchase's id. Purchases that were processed in earlier sessions are not in it.
-#[derive(Component, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Debug, Default, PartialEq, Eq)]
+#[reflect(from_reflect = false)]
 pub struct OwnPurchases(VecDeque<OwnPurchase>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Reflect, Clone, Debug, PartialEq, Eq)]
 struct OwnPurchase {
     purchase: PurchaseId,
     product: ProductId,

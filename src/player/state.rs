@@ -7,31 +7,35 @@ use bevy::prelude::*;
 use super::{LoadError, SaveError};
 
 /// The player's data is being loaded; no persisted component is on the entity yet.
-#[derive(Component, Clone, Copy, Debug)]
+#[derive(Component, Reflect, Clone, Copy, Debug)]
 #[component(immutable, clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct PlayerLoading(());
 
 /// The player's data is loaded. On the server: the session lock is held and the data will be saved.
 ///
 /// Code that moves value between players must query `With<PlayerSession>` on both sides, or one side of the deal may
 /// be a [`PlayerFallback`] that is never saved.
-#[derive(Component, Clone, Copy, Debug)]
+#[derive(Component, Reflect, Clone, Copy, Debug)]
 #[component(immutable, clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct PlayerSession {
     first_join: bool,
 }
 
 /// Loading failed: the player plays on default values, which are never saved.
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Reflect, Clone, Debug)]
 #[component(immutable, clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct PlayerFallback {
     reason: LoadError,
 }
 
 /// The store refuses this player's data (see [`reason`](Self::reason)); what has changed since the last save is in
 /// memory only. It goes away once the data, as it is by then, is saved.
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Reflect, Clone, Debug)]
 #[component(immutable, clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct SaveBlocked {
     reason: SaveError,
 }
@@ -39,8 +43,9 @@ pub struct SaveBlocked {
 /// While a player [is loading](PlayerLoading): something stands in the way, and the load goes on being tried.
 ///
 /// It is inserted anew whenever the [reason](Self::reason) changes, and goes with [`PlayerLoading`].
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Reflect, Clone, Debug)]
 #[component(immutable, storage = "SparseSet", clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct LoadDelayed {
     reason: LoadError,
     gives_up_in: Duration,
@@ -51,8 +56,9 @@ pub struct LoadDelayed {
 ///
 /// On the server it is kept only where there is somebody to show it to: on entities with a
 /// [`PlayerClient`](super::PlayerClient) or [`OwnPlayer`](super::OwnPlayer).
-#[derive(Component, Clone, Copy, Debug)]
+#[derive(Component, Reflect, Clone, Copy, Debug)]
 #[component(immutable, storage = "SparseSet", clone_behavior = Ignore)]
+#[reflect(from_reflect = false)]
 pub struct SaveUnderWay(());
 
 impl PlayerLoading {
