@@ -7,7 +7,7 @@
 //! | `hud.rs`, `saves.rs` | what the player has, and whether it is saved |
 //! | `shop.rs`, `storefront.rs` | what is for sale, and what became of it |
 //! | `telling.rs`, `dialogs.rs` | what the player has to be told, in words and on the screen |
-//! | `overlay.rs` | figures, on F3 |
+//! | `overlay.rs`, `chaos.rs` | figures on F3, and keys for developers |
 //! | `theme.rs` | what it all looks like |
 //! | `background.rs` | work that would hold a frame up |
 
@@ -17,6 +17,7 @@ use bevy::{
 use bevy_player_data::prelude::*;
 
 pub mod background;
+pub mod chaos;
 pub mod controls;
 pub mod dialogs;
 pub mod field;
@@ -69,6 +70,7 @@ pub fn play(account: Account) -> AppExit {
             shop::plugin,
             dialogs::plugin,
             overlay::plugin,
+            chaos::plugin,
         ))
         .run()
 }

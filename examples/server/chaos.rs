@@ -42,7 +42,7 @@ pub const AUTOSAVE: Duration = Duration::from_secs(5);
 /// The longest body of a request, in bytes.
 const BODY_LIMIT: usize = 1024;
 /// How long each request takes while the store is slow.
-const SLOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(4);
+const SLOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(2);
 /// What the server is called that takes players away.
 const RIVAL: &str = "arena-elsewhere";
 /// How often that shows that it lives; well below the TTL of a lease.

@@ -168,9 +168,11 @@ fn spawn_card(parent: &mut ChildSpawnerCommands<'_>, telling: &Telling, theme: &
             }
             card.spawn(choices()).with_children(|row| {
                 for (place, &choice) in telling.choices.iter().enumerate() {
-                    let look = if place == 0 { Look::Primary } else { Look::Quiet };
+                    // Nobody should leave by pressing Enter once too often.
+                    let is_likely = place == 0 && choice != Choice::Leave;
+                    let look = if is_likely { Look::Primary } else { Look::Quiet };
                     let mut button = row.spawn((theme.button(choice.words(telling.topic), look), choice));
-                    if place == 0 && !telling.topic.leaves_the_field_alone() {
+                    if is_likely && !telling.topic.leaves_the_field_alone() {
                         button.insert(AutoFocus);
                     }
                 }

@@ -26,6 +26,8 @@ use crate::game::{
 const STEP: f32 = 0.1;
 /// Whoever is farther away than this has not walked there.
 const LEAP: f32 = 5.0;
+/// How much of what lies around the field can be seen, in cells: enough for the name of whoever walks along its edge.
+const MARGIN: f32 = 1.0;
 /// How many pixels a picture has in each direction, and so a cell at least.
 const PIXELS: f32 = 16.0;
 
@@ -102,15 +104,19 @@ pub fn plugin(app: &mut App) {
 
 fn lay_out(theme: Res<Theme>, mut commands: Commands) {
     commands.spawn((Camera2d, Msaa::Off));
-    let size = Vec2::new(FIELD.x.into(), FIELD.y.into());
     commands.spawn((
         Sprite {
             image: theme.field.clone(),
-            custom_size: Some(size),
+            custom_size: Some(size()),
             ..default()
         },
-        Transform::from_translation((size / 2.0 * Vec2::new(1.0, -1.0)).extend(0.0)),
+        Transform::from_translation((size() / 2.0 * Vec2::new(1.0, -1.0)).extend(0.0)),
     ));
+}
+
+/// The field's, in cells.
+fn size() -> Vec2 {
+    Vec2::new(FIELD.x.into(), FIELD.y.into())
 }
 
 /// The middle of a cell. Rows are counted downwards.
@@ -359,7 +365,8 @@ fn fit_zoom(
 ) {
     for window in &windows {
         let room = room_of(window, &scale);
-        let cover = (room.x / f32::from(FIELD.x)).max(room.y / f32::from(FIELD.y));
+        let whole = room / (size() + 2.0 * MARGIN);
+        let cover = whole.max_element();
         zoom.0 = PIXELS * (cover / PIXELS).ceil().max(1.0);
         for mut projection in &mut cameras {
             if let Projection::Orthographic(projection) = &mut *projection {
@@ -390,14 +397,10 @@ fn follow(
     let me = my_tag
         .and_then(|tag| field.players.get(&tag.0))
         .and_then(|&walker| walkers.get(walker).ok());
-    let size = Vec2::new(FIELD.x.into(), -f32::from(FIELD.y));
-    let target = me.map_or(size / 2.0, Walker::place);
-    let half = room_of(window, &scale) / 2.0 / zoom.0;
-    let within = |place: f32, half: f32, far: f32| {
-        let (low, high) = (far.min(0.0) + half, far.max(0.0) - half);
-        if low < high { place.clamp(low, high) } else { far / 2.0 }
-    };
-    let middle = Vec2::new(within(target.x, half.x, size.x), within(target.y, half.y, size.y));
+    let center = size() / 2.0 * Vec2::new(1.0, -1.0);
+    let leeway = (size() / 2.0 + MARGIN - room_of(window, &scale) / 2.0 / zoom.0).max(Vec2::ZERO);
+    let target = me.map_or(center, Walker::place);
+    let middle = target.clamp(center - leeway, center + leeway);
     let beside_the_hud = Vec2::new(hud::WIDTH * scale.0 / 2.0 / zoom.0, 0.0);
     // On whole pixels, or the pictures would flicker.
     let place = ((middle + beside_the_hud) * zoom.0).round() / zoom.0;

@@ -43,7 +43,9 @@ pub enum Link {
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// It broke off, or was never made.
+    /// The login service doesn't answer.
+    NoAnswer,
+    /// It broke off.
     Lost(String),
     /// The server is shutting down.
     ServerExit,
@@ -66,9 +68,9 @@ pub struct NextAttempt {
 #[derive(Event)]
 pub struct Reconnect;
 
-/// What the server said before it ended the connection.
-#[derive(Resource)]
-struct LastWords(Farewell);
+/// There is no connection from here on.
+#[derive(Event)]
+struct Ended(Farewell);
 
 /// How often the client has tried to come back since it was last in a session.
 #[derive(Resource, Default)]
@@ -78,8 +80,9 @@ pub fn plugin(app: &mut App) {
     app.add_plugins((RenetClientPlugin, NetcodeClientPlugin))
         .init_resource::<Failures>()
         .add_observer(connect_anew)
-        .add_observer(remember_refusal)
-        .add_observer(remember_farewell)
+        .add_observer(end)
+        .add_observer(hear_refusal)
+        .add_observer(hear_farewell)
         .add_observer(|_: On<PlayerLoaded>, mut failures: ResMut<Failures>| failures.0 = 0)
         .add_systems(Startup, |mut commands: Commands| commands.trigger(Reconnect))
         .add_systems(
@@ -98,7 +101,6 @@ fn connect_anew(_: On<Reconnect>, account: Res<Account>, mut commands: Commands)
     commands.remove_resource::<RenetClient>();
     commands.remove_resource::<NetcodeClientTransport>();
     commands.remove_resource::<NextAttempt>();
-    commands.remove_resource::<LastWords>();
     let login = Background::start(move || LoginService::new(&server).log_in(&name));
     commands.insert_resource(match login {
         Ok(login) => Link::LoggingIn(login),
@@ -106,12 +108,7 @@ fn connect_anew(_: On<Reconnect>, account: Res<Account>, mut commands: Commands)
     });
 }
 
-fn take_token(
-    mut link: ResMut<Link>,
-    mut failures: ResMut<Failures>,
-    time: Res<Time<Real>>,
-    mut commands: Commands,
-) {
+fn take_token(mut link: ResMut<Link>, mut commands: Commands) {
     let Link::LoggingIn(login) = link.bypass_change_detection() else {
         return;
     };
@@ -120,35 +117,32 @@ fn take_token(
         net::connect(token)
             .map_err(|problem| Farewell::Lost(format!("no connection can be made from here: {problem}")))
     });
-    *link = match connected {
+    match connected {
         Ok((client, transport)) => {
             commands.insert_resource(client);
             commands.insert_resource(transport);
-            Link::Up
+            *link = Link::Up;
         }
-        Err(farewell) => {
-            if farewell.passes() {
-                commands.insert_resource(failures.wait(&time));
-            }
-            Link::Down(farewell)
-        }
-    };
+        Err(farewell) => commands.trigger(Ended(farewell)),
+    }
 }
 
-fn remember_refusal(refused: On<ReplicationRefused>, mut commands: Commands) {
+fn hear_refusal(refused: On<ReplicationRefused>, mut commands: Commands) {
     let reason = format!("this client doesn't fit the server: {}", refused.reason);
-    commands.insert_resource(LastWords(Farewell::Unwanted(reason)));
+    commands.trigger(Ended(Farewell::Unwanted(reason)));
 }
 
-fn remember_farewell(farewell: On<DisconnectedByServer>, mut commands: Commands) {
-    commands.insert_resource(LastWords(Farewell::from(&*farewell)));
+/// The server has nothing more to say, so there is no need to wait for the connection to end.
+fn hear_farewell(farewell: On<DisconnectedByServer>, mut commands: Commands) {
+    commands.trigger(Ended(Farewell::from(&*farewell)));
 }
 
 impl From<LoginError> for Farewell {
     fn from(problem: LoginError) -> Self {
         match problem {
+            LoginError::NoAnswer { .. } => Self::NoAnswer,
             LoginError::Refused { reason } => Self::Unwanted(reason),
-            problem => Self::Lost(problem.to_string()),
+            problem @ LoginError::Nonsense { .. } => Self::Unwanted(problem.to_string()),
         }
     }
 }
@@ -167,34 +161,40 @@ impl From<&DisconnectedByServer> for Farewell {
 fn notice_the_end(
     client: Res<RenetClient>,
     transport: Res<NetcodeClientTransport>,
-    last_words: Option<Res<LastWords>>,
+    link: Res<Link>,
+    mut commands: Commands,
+) {
+    if client.is_disconnected() && matches!(*link, Link::Up) {
+        let reason = transport.disconnect_reason().map(|reason| reason.to_string());
+        let reason = reason.or_else(|| client.disconnect_reason().map(|reason| reason.to_string()));
+        let reason = reason.unwrap_or_else(|| "nobody knows why".to_owned());
+        commands.trigger(Ended(Farewell::Lost(reason)));
+    }
+}
+
+/// The first reason counts: whatever else happens to the connection follows from it.
+fn end(
+    ended: On<Ended>,
     mut link: ResMut<Link>,
     mut failures: ResMut<Failures>,
     time: Res<Time<Real>>,
     mut commands: Commands,
 ) {
-    if !client.is_disconnected() || !matches!(*link, Link::Up) {
+    if matches!(*link, Link::Down(_)) {
         return;
     }
-    let farewell = last_words.map_or_else(
-        || {
-            let reason = transport.disconnect_reason().map(|reason| reason.to_string());
-            let reason = reason.or_else(|| client.disconnect_reason().map(|reason| reason.to_string()));
-            Farewell::Lost(reason.unwrap_or_else(|| "the connection broke off".to_owned()))
-        },
-        |last_words| last_words.0.clone(),
-    );
+    let Ended(farewell) = ended.event();
     if farewell.passes() {
         commands.insert_resource(failures.wait(&time));
     }
-    *link = Link::Down(farewell);
+    *link = Link::Down(farewell.clone());
 }
 
 impl Farewell {
     /// Whether it is worth trying again without anybody having done anything. Somebody who plays elsewhere by now should not
     /// be drawn back here.
     const fn passes(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::ServerExit)
+        matches!(self, Self::NoAnswer | Self::Lost(_) | Self::ServerExit)
     }
 }
 

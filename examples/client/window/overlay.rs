@@ -7,11 +7,18 @@ use bevy::{
 use bevy_player_data::prelude::*;
 use bevy_renet::RenetClient;
 
-use super::theme::{self, Theme};
+use super::{
+    chaos,
+    theme::{self, Theme},
+};
 
 /// The figures on the screen.
 #[derive(Component)]
 pub struct Overlay;
+
+/// Their text.
+#[derive(Component)]
+struct Figures;
 
 /// What is shown of Bevy's diagnostics.
 const FIGURES: [(&str, DiagnosticPath); 4] = [
@@ -50,9 +57,9 @@ fn toggle(
         padding: px(12).all(),
         ..node
     };
-    commands.spawn((corner, ground, edge, GlobalZIndex(30), children![(
+    commands.spawn((Overlay, corner, ground, edge, GlobalZIndex(15), children![(
         theme.text("", theme::SMALL, theme::TEXT),
-        Overlay
+        Figures
     )]));
 }
 
@@ -60,7 +67,8 @@ fn show(
     diagnostics: Res<DiagnosticsStore>,
     client: Option<Res<RenetClient>>,
     me: Query<(Has<PlayerLoading>, Has<PlayerSession>, Has<PlayerFallback>), With<OwnPlayer>>,
-    mut texts: Query<&mut Text, With<Overlay>>,
+    chaos: Res<chaos::Outcome>,
+    mut texts: Query<&mut Text, With<Figures>>,
 ) {
     for mut text in &mut texts {
         let mut lines = vec![format!("data: {}", state_of(me.iter().next()))];
@@ -79,6 +87,10 @@ fn show(
                 client.bytes_received_per_sec() / 1e3,
                 client.bytes_sent_per_sec() / 1e3
             ));
+        }
+        lines.extend(["".to_owned(), chaos::HELP.to_owned()]);
+        if !chaos.words.is_empty() {
+            lines.push(chaos.words.clone());
         }
         text.set_if_neq(Text(lines.join("\n")));
     }

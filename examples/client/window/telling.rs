@@ -23,7 +23,7 @@ pub struct Telling {
     pub tone: Color,
     /// Something that ends by itself.
     pub wait: Option<Wait>,
-    /// The first is what one most likely wants.
+    /// The first is what one most likely wants, unless that is to leave.
     pub choices: &'static [Choice],
 }
 
@@ -135,7 +135,7 @@ fn loading(delayed: Option<&LoadDelayed>, since: Duration) -> Telling {
     let wait = delayed.map(|delayed| Wait {
         since,
         until: since + delayed.gives_up_in(),
-        then: "Without it you can play on, but nothing is kept.",
+        then: "After that you can play without it, but nothing is kept.",
     });
     let (topic, title, words, tone) = match delayed.map(LoadDelayed::reason) {
         None => (
@@ -157,8 +157,8 @@ fn loading(delayed: Option<&LoadDelayed>, since: Duration) -> Telling {
             Topic::StoreAwaited,
             "Your data is out of reach",
             vec![
-                format!("{}.", in_sentence(&reason.to_string())),
-                "What you have is safe. The server keeps trying to load it.".to_owned(),
+                in_words(reason),
+                "What you have is safe, and the server keeps trying to load it.".to_owned(),
             ],
             theme::CAREFUL,
         ),
@@ -183,7 +183,7 @@ fn playing_on_defaults(reason: &LoadError) -> Telling {
         reason => (
             Topic::PlayingOnDefaults,
             "Your data could not be loaded",
-            format!("{}.", in_sentence(&reason.to_string())),
+            in_words(reason),
         ),
     };
     Telling {
@@ -200,10 +200,17 @@ fn playing_on_defaults(reason: &LoadError) -> Telling {
     }
 }
 
+fn in_words(reason: &LoadError) -> String {
+    match reason {
+        LoadError::Unavailable { .. } => "The server can't reach the store that has it.".to_owned(),
+        reason => format!("{}.", in_sentence(&reason.to_string())),
+    }
+}
+
 fn save_failing(reason: &SaveError) -> Telling {
     let (why, hope) = match reason {
         SaveError::Unavailable { .. } => (
-            "The store can't be reached.".to_owned(),
+            "The server can't reach the store.".to_owned(),
             "The server keeps trying. Until it gets through, what you gain could be lost, and nothing can be bought.",
         ),
         reason => (
@@ -264,9 +271,18 @@ fn of_farewell(farewell: &Farewell, next: Option<&NextAttempt>, saves: &Saves) -
             ],
             theme::CAREFUL,
         ),
+        Farewell::NoAnswer => (
+            Topic::Disconnected,
+            "The server doesn't answer",
+            vec![
+                "Either it isn't running, or there is no way to it from here.".to_owned(),
+                "What you have is safe there. You can go on as soon as it is back.".to_owned(),
+            ],
+            theme::CAREFUL,
+        ),
         Farewell::Lost(reason) => (
             Topic::Disconnected,
-            "No connection",
+            "The connection broke off",
             vec![
                 format!("{}.", in_sentence(reason)),
                 kept("The server saves you when it notices that you are gone.", saves),

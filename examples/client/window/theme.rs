@@ -68,8 +68,8 @@ impl FromWorld for Theme {
     fn from_world(world: &mut World) -> Self {
         let assets = world.resource::<AssetServer>();
         Self {
-            regular: assets.load("fonts/Manrope-Regular.ttf"),
-            bold: assets.load("fonts/Manrope-Bold.ttf"),
+            regular: assets.load("fonts/Inter-Regular.otf"),
+            bold: assets.load("fonts/Inter-Bold.otf"),
             field: assets.load("art/field.png"),
             player: assets.load("art/player.png"),
             shadow: assets.load("art/shadow.png"),
