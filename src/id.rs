@@ -38,6 +38,7 @@ const USER_DATA_MARK: &[u8; 8] = b"player:1";
 /// ```
 #[derive(Reflect, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[reflect(opaque)]
+#[type_path = "bevy_player_data"]
 #[reflect(Clone, Debug, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayerId(Uuid);

@@ -97,7 +97,14 @@
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
 //!
 //! **On the client.** The same types, [`PlayerDataPlugin::client`], and an entity with
-//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it.
+//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it. What a player
+//! should be told is on it, too: [`LoadDelayed`](player::LoadDelayed), [`SaveUnderWay`](player::SaveUnderWay),
+//! [`SaveBlocked`](player::SaveBlocked), `LastSaveFailed`, and what became of [purchases](player::OwnPurchases).
+//!
+//! **Shutting down.** A signal, or [`ShutDown`](server::ShutDown), tells the clients and then exits; on exit everybody is
+//! saved.
+//!
+//! **Watching it run.** [`PlayerDataDiagnosticsPlugin`](diagnostics::PlayerDataDiagnosticsPlugin) feeds Bevy's diagnostics.
 //!
 //! # If you know the Roblox modules
 //!

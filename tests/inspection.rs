@@ -35,6 +35,10 @@ fn a_tool_sees_who_a_player_is_and_in_which_state() {
     let mut app = server(MemoryStore::default(), quick("a"));
     let ada = app.join("ada");
     assert_eq!(
+        PlayerSession::type_path(),
+        "bevy_player_data::player::PlayerSession"
+    );
+    assert_eq!(
         shown::<PersistentPlayer>(&app, ada),
         Some(format!("\"{}\"", id("ada"))),
         "the id as people write it"

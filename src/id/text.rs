@@ -12,6 +12,7 @@ macro_rules! text_id {
         /// 1 to 255 bytes of UTF-8 without control characters. Cheap to clone.
         #[derive(Reflect, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[reflect(opaque)]
+        #[type_path = "bevy_player_data"]
         #[reflect(Clone, Debug, Hash, PartialEq, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);

@@ -31,6 +31,7 @@ pub struct PurchaseProcessed {
 ///
 /// The names are those that Roblox's receipt handlers answer with, and two more.
 #[derive(Reflect, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[type_path = "bevy_player_data::player"]
 #[non_exhaustive]
 pub enum PurchaseDecision {
     /// What was bought is in the player's data, and that is durable.
@@ -77,10 +78,12 @@ impl fmt::Display for PurchaseDecision {
 /// A shop asks it what has become of a purchase, since [`PurchaseProcessed`] may be triggered before the shop's own web
 /// request is answered with the purchase's id. Purchases that were processed in earlier sessions are not in it.
 #[derive(Component, Reflect, Clone, Debug, Default, PartialEq, Eq)]
+#[type_path = "bevy_player_data::player"]
 #[reflect(from_reflect = false)]
 pub struct OwnPurchases(VecDeque<OwnPurchase>);
 
 #[derive(Reflect, Clone, Debug, PartialEq, Eq)]
+#[type_path = "bevy_player_data::player"]
 struct OwnPurchase {
     purchase: PurchaseId,
     product: ProductId,

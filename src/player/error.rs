@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The two kinds of trouble that a player can be told about.
 #[derive(Reflect, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[type_path = "bevy_player_data::player"]
 pub enum ErrorKind {
     /// The data could not be read or written. Trying again later may help.
     DataStoreError,
@@ -18,6 +19,7 @@ pub enum ErrorKind {
 ///
 /// Its `Debug` form is the same sentence as its `Display` form.
 #[derive(Reflect, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[type_path = "bevy_player_data::player"]
 #[non_exhaustive]
 pub enum LoadError {
     /// Another session held the player's lock until the load timed out.
@@ -53,6 +55,7 @@ pub enum LoadError {
 ///
 /// Its `Debug` form is the same sentence as its `Display` form.
 #[derive(Reflect, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[type_path = "bevy_player_data::player"]
 #[non_exhaustive]
 pub enum SaveError {
     /// The store could not be reached. The data is still in memory, and the next save carries it.

@@ -8,6 +8,7 @@ use super::{LoadError, SaveError};
 
 /// The player's data is being loaded; no persisted component is on the entity yet.
 #[derive(Component, Reflect, Clone, Copy, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct PlayerLoading(());
@@ -17,6 +18,7 @@ pub struct PlayerLoading(());
 /// Code that moves value between players must query `With<PlayerSession>` on both sides, or one side of the deal may
 /// be a [`PlayerFallback`] that is never saved.
 #[derive(Component, Reflect, Clone, Copy, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct PlayerSession {
@@ -25,6 +27,7 @@ pub struct PlayerSession {
 
 /// Loading failed: the player plays on default values, which are never saved.
 #[derive(Component, Reflect, Clone, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct PlayerFallback {
@@ -34,6 +37,7 @@ pub struct PlayerFallback {
 /// The store refuses this player's data (see [`reason`](Self::reason)); what has changed since the last save is in
 /// memory only. It goes away once the data, as it is by then, is saved.
 #[derive(Component, Reflect, Clone, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct SaveBlocked {
@@ -44,6 +48,7 @@ pub struct SaveBlocked {
 ///
 /// It is inserted anew whenever the [reason](Self::reason) changes, and goes with [`PlayerLoading`].
 #[derive(Component, Reflect, Clone, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, storage = "SparseSet", clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct LoadDelayed {
@@ -57,6 +62,7 @@ pub struct LoadDelayed {
 /// On the server it is kept only where there is somebody to show it to: on entities with a
 /// [`PlayerClient`](super::PlayerClient) or [`OwnPlayer`](super::OwnPlayer).
 #[derive(Component, Reflect, Clone, Copy, Debug)]
+#[type_path = "bevy_player_data::player"]
 #[component(immutable, storage = "SparseSet", clone_behavior = Ignore)]
 #[reflect(from_reflect = false)]
 pub struct SaveUnderWay(());
