@@ -16,6 +16,7 @@ mod offers;
 #[cfg(not(feature = "window"))]
 mod terminal;
 #[cfg(feature = "window")]
+#[path = "window/window.rs"]
 mod window;
 mod wishes;
 

@@ -64,7 +64,7 @@ pub struct NextAttempt {
     pub since: Duration,
 }
 
-/// Trigger this to connect anew, whatever became of the last connection.
+/// Trigger this to connect, whatever became of the last connection.
 #[derive(Event)]
 pub struct Reconnect;
 
@@ -84,12 +84,11 @@ pub fn plugin(app: &mut App) {
         .add_observer(hear_refusal)
         .add_observer(hear_farewell)
         .add_observer(|_: On<PlayerLoaded>, mut failures: ResMut<Failures>| failures.0 = 0)
-        .add_systems(Startup, |mut commands: Commands| commands.trigger(Reconnect))
         .add_systems(
             Update,
             (
-                take_token,
-                notice_the_end.run_if(resource_exists::<RenetClient>),
+                take_token.run_if(resource_exists::<Link>),
+                notice_the_end.run_if(resource_exists::<NetcodeClientTransport>),
                 try_again.run_if(resource_exists::<NextAttempt>),
             )
                 .chain(),

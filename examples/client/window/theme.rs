@@ -31,7 +31,7 @@ pub const GOOD: Color = Color::srgb_u8(0x7d, 0xdc, 0x9a);
 pub const CAREFUL: Color = Color::srgb_u8(0xff, 0xb8, 0x5c);
 pub const BAD: Color = Color::srgb_u8(0xff, 0x8a, 0x80);
 /// Around what the keyboard acts on.
-const FOCUS: Color = Color::srgb_u8(0x8c, 0xcb, 0xff);
+pub const FOCUS: Color = Color::srgb_u8(0x8c, 0xcb, 0xff);
 /// Dims what can't be used now.
 pub const SCRIM: Color = Color::srgba(0.04, 0.05, 0.09, 0.78);
 

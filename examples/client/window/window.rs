@@ -31,7 +31,7 @@ pub mod telling;
 pub mod theme;
 
 use crate::{game::data::shared_data, wishes};
-use link::Account;
+use link::{Account, Reconnect};
 
 /// Where pictures and fonts are, wherever the client is started.
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
@@ -72,6 +72,7 @@ pub fn play(account: Account) -> AppExit {
             overlay::plugin,
             chaos::plugin,
         ))
+        .add_systems(Startup, |mut commands: Commands| commands.trigger(Reconnect))
         .run()
 }
 
