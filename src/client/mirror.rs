@@ -67,14 +67,18 @@ pub(super) fn update(
                     }
                 });
         }
-        ToClient::Saving(is_saving) => note_saving(commands, entity, is_saving),
+        ToClient::Saving => {
+            commands.entity(entity).try_insert(SaveUnderWay::new());
+        }
         ToClient::Saved {
             is_final,
             result,
             is_saving,
         } => {
             note_save(commands, entity, &result);
-            note_saving(commands, entity, is_saving);
+            if !is_saving {
+                commands.entity(entity).try_remove::<SaveUnderWay>();
+            }
             commands.trigger(PlayerSaved {
                 entity,
                 player,
@@ -224,13 +228,4 @@ fn note_save(commands: &mut Commands, mirror: Entity, result: &Result<(), SaveEr
             reason: reason.clone(),
         }),
     };
-}
-
-fn note_saving(commands: &mut Commands, mirror: Entity, is_saving: bool) {
-    let mut mirror = commands.entity(mirror);
-    if is_saving {
-        mirror.try_insert(SaveUnderWay::new());
-    } else {
-        mirror.try_remove::<SaveUnderWay>();
-    }
 }

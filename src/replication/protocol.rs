@@ -76,8 +76,8 @@ pub(crate) enum ToClient {
     Purchase(PurchaseNews),
     /// The load takes its time because of this. It is given up after so many milliseconds from now.
     LoadDelayed { reason: LoadError, gives_up_in: u32 },
-    /// A save is on its way, or none is any more.
-    Saving(bool),
+    /// A save is on its way. [`Saved`](Self::Saved) says when none is any more.
+    Saving,
 }
 
 /// What has become of a purchase.
@@ -183,7 +183,7 @@ mod tests {
                 },
                 gives_up_in: 40_000,
             },
-            ToClient::Saving(true),
+            ToClient::Saving,
             ToClient::Goodbye {
                 kind: DisconnectKind::SessionEnded(SessionEnd::LockLost),
                 reason: "taken over".to_owned(),

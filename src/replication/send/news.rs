@@ -112,18 +112,18 @@ impl Teller<'_> {
         is_said
     }
 
-    /// A save that has begun, or has ended without an answer.
+    /// A save has begun. That it has ended goes with its result.
     fn tell_saving(&mut self) -> bool {
         let is_saving = self.is_saving();
         let Some(watched) = &self.link.watched else {
             return true;
         };
-        if watched.is_saving == is_saving || !watched.has_values() {
+        if watched.is_saving || !is_saving || !watched.has_values() {
             return true;
         }
-        let is_said = self.say(&ToClient::Saving(is_saving));
+        let is_said = self.say(&ToClient::Saving);
         if is_said && let Some(watched) = &mut self.link.watched {
-            watched.is_saving = is_saving;
+            watched.is_saving = true;
         }
         is_said
     }
