@@ -115,7 +115,6 @@ fn a_save_that_fails_is_told_until_one_lands_and_once_it_was_read_not_again() {
     pair.step();
     pair.faults.down();
     pair.save();
-    for n in 0..400 { pair.step(); if n % 20 == 0 { eprintln!("{:?} {:?}", topic(&pair.client), pair.client.world_mut().query::<&LastSaveFailed>().iter(pair.client.world()).count()); std::thread::sleep(Duration::from_millis(5)); } }
     pair.until_told("You are not being saved");
 }
 

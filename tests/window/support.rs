@@ -17,7 +17,10 @@ use bevy_player_data::{
 use bevy_renet::{RenetServer, RenetServerPlugin};
 
 use crate::{
-    game::{data::shared_data, net},
+    game::{
+        data::{Coins, shared_data},
+        net,
+    },
     window::{
         dialogs,
         link::{self, Account, Link},
@@ -135,9 +138,12 @@ impl Pair {
             .expect("one player")
     }
 
+    /// Gives the player a coin, and saves that.
     pub fn save(&mut self) {
         let entity = self.player();
-        self.server.world_mut().trigger(SavePlayer { entity });
+        let world = self.server.world_mut();
+        world.get_mut::<Coins>(entity).expect("it is loaded").0 += 1;
+        world.trigger(SavePlayer { entity });
     }
 }
 

@@ -4,7 +4,7 @@
 //! One unit of the world is one cell. The player's own cell comes from the mirror, which is ahead of what everybody sees.
 
 use bevy::{
-    platform::collections::{HashMap, HashSet},
+    platform::collections::HashMap,
     prelude::*,
     sprite::{Anchor, Text2dShadow},
     ui::UiScale,
@@ -15,10 +15,11 @@ use bevy_renet::{RenetClient, RenetReceive};
 use super::{
     hud,
     link::Account,
+    map::{self, Map},
     theme::{self, Theme, color_of},
 };
 use crate::game::{
-    data::{Cell, Settings},
+    data::{Cell, Paint, Settings},
     net::{self, FIELD, FieldView, Introduction, PlayerView, Wish},
 };
 
@@ -31,6 +32,14 @@ const MARGIN: f32 = 1.0;
 /// How many pixels a picture has in each direction, and so a cell at least.
 const PIXELS: f32 = 16.0;
 
+/// What the server has shown last.
+#[derive(Resource, Default)]
+pub struct Seen(pub FieldView);
+
+/// The player's own tag.
+#[derive(Resource)]
+pub struct MyTag(pub u32);
+
 /// Which player is whose on the field, and what lies where.
 #[derive(Resource, Default)]
 struct Field {
@@ -40,10 +49,6 @@ struct Field {
     names: HashMap<u32, Option<String>>,
 }
 
-/// The player's own tag.
-#[derive(Resource)]
-struct MyTag(u32);
-
 /// A player on the field, who walks from one place to another.
 #[derive(Component)]
 struct Walker {
@@ -52,6 +57,7 @@ struct Walker {
     to: Vec2,
     /// How much of the way is done, from 0 to 1.
     done: f32,
+    color: Paint,
 }
 
 /// The part of a walker that hops along.
@@ -72,6 +78,8 @@ struct Zoom(f32);
 
 pub fn plugin(app: &mut App) {
     app.init_resource::<Field>()
+        .init_resource::<Map>()
+        .init_resource::<Seen>()
         .insert_resource(Zoom(2.0 * PIXELS))
         .add_observer(|loaded: On<PlayerLoaded>, mut commands: Commands| {
             commands.insert_resource(MyTag(net::tag(loaded.player)));
@@ -89,8 +97,8 @@ pub fn plugin(app: &mut App) {
         .add_systems(
             Update,
             (
-                walk_myself,
-                wear_my_color,
+                (place_players, lay_finds, map::draw).run_if(resource_changed::<Seen>),
+                walk_myself.run_if(resource_exists::<MyTag>),
                 walk,
                 ask_for_names.run_if(resource_exists::<RenetClient>),
                 show_names,
@@ -124,73 +132,58 @@ fn place_of(cell: Cell) -> Vec2 {
     Vec2::new(f32::from(cell.x) + 0.5, -f32::from(cell.y) - 0.5)
 }
 
-fn receive(
-    mut client: ResMut<RenetClient>,
-    mut field: ResMut<Field>,
-    theme: Res<Theme>,
-    mut walkers: Query<&mut Walker>,
-    mut bodies: Query<(&mut Sprite, &ChildOf), With<Body>>,
-    my_tag: Option<Res<MyTag>>,
-    mut commands: Commands,
-) {
+fn receive(mut client: ResMut<RenetClient>, mut field: ResMut<Field>, mut seen: ResMut<Seen>) {
     while let Some(message) = client.receive_message(net::INTRODUCTIONS) {
         if let Some(Introduction { tag, name }) = net::decode(&message) {
             field.names.insert(tag, Some(name));
         }
     }
-    let mut newest: Option<FieldView> = None;
     while let Some(message) = client.receive_message(net::VIEWS) {
-        newest = net::decode(&message).or(newest);
-    }
-    let Some(view) = newest else { return };
-    let my_tag = my_tag.map(|tag| tag.0);
-    for player in &view.players {
-        let &mut walker = field
-            .players
-            .entry(player.tag)
-            .or_insert_with(|| spawn_walker(&mut commands, &theme, player));
-        if Some(player.tag) == my_tag {
-            continue;
-        }
-        if let Ok(mut walker) = walkers.get_mut(walker) {
-            walker.go_to(place_of(player.cell));
+        if let Some(view) = net::decode(&message) {
+            seen.0 = view;
         }
     }
-    for (mut sprite, &ChildOf(walker)) in &mut bodies {
-        let seen = walkers.get(walker).ok().and_then(|walker| {
-            view.players
-                .iter()
-                .find(|player| player.tag == walker.tag && Some(player.tag) != my_tag)
-        });
-        if let Some(player) = seen {
-            sprite.color = color_of(player.color);
-        }
-    }
-    let present: HashSet<u32> = view.players.iter().map(|player| player.tag).collect();
-    field.players.retain(|tag, walker| {
-        let stays = present.contains(tag);
-        if !stays {
-            commands.entity(*walker).despawn();
-        }
-        stays
-    });
-    lay_finds(&mut field, &view.finds, &theme, &mut commands);
 }
 
-fn lay_finds(field: &mut Field, finds: &[Cell], theme: &Theme, commands: &mut Commands) {
-    let there: HashSet<Cell> = finds.iter().copied().collect();
-    field.finds.retain(|cell, coin| {
-        let stays = there.contains(cell);
-        if !stays {
-            commands.entity(*coin).despawn();
+fn place_players(
+    seen: Res<Seen>,
+    theme: Res<Theme>,
+    my_tag: Option<Res<MyTag>>,
+    mut field: ResMut<Field>,
+    mut walkers: Query<&mut Walker>,
+    mut commands: Commands,
+) {
+    let my_tag = my_tag.map(|tag| tag.0);
+    let mut gone = std::mem::take(&mut field.players);
+    for player in &seen.0.players {
+        let walker = gone
+            .remove(&player.tag)
+            .unwrap_or_else(|| spawn_walker(&mut commands, &theme, player));
+        field.players.insert(player.tag, walker);
+        if let Ok(mut walker) = walkers.get_mut(walker) {
+            // Of the player, the mirror knows better.
+            if Some(player.tag) != my_tag {
+                walker.go_to(place_of(player.cell));
+                walker.color = player.color;
+            }
         }
-        stays
-    });
-    for cell in there {
-        field.finds.entry(cell).or_insert_with(|| {
+    }
+    for walker in gone.into_values() {
+        commands.entity(walker).despawn();
+    }
+}
+
+fn lay_finds(seen: Res<Seen>, theme: Res<Theme>, mut field: ResMut<Field>, mut commands: Commands) {
+    let mut gone = std::mem::take(&mut field.finds);
+    for &cell in &seen.0.finds {
+        let coin = gone.remove(&cell).unwrap_or_else(|| {
             let place = Transform::from_translation(place_of(cell).extend(1.0));
             commands.spawn((Coin, sprite(&theme.coin, 0.8), place)).id()
         });
+        field.finds.insert(cell, coin);
+    }
+    for coin in gone.into_values() {
+        commands.entity(coin).despawn();
     }
 }
 
@@ -209,10 +202,7 @@ fn spawn_walker(commands: &mut Commands, theme: &Theme, player: &PlayerView) -> 
         from: place,
         to: place,
         done: 1.0,
-    };
-    let body = Sprite {
-        color: color_of(player.color),
-        ..sprite(&theme.player, 1.0)
+        color: player.color,
     };
     let name = (
         NameTag,
@@ -231,7 +221,7 @@ fn spawn_walker(commands: &mut Commands, theme: &Theme, player: &PlayerView) -> 
             walker,
             Transform::from_translation(place.extend(2.0)),
             Visibility::default(),
-            children![sprite(&theme.shadow, 1.0), (Body, body), name],
+            children![sprite(&theme.shadow, 1.0), (Body, sprite(&theme.player, 1.0)), name],
         ))
         .id()
 }
@@ -255,9 +245,9 @@ impl Walker {
     }
 }
 
-/// The mirror says first where the player is.
+/// The mirror says first where the player is, and in which color.
 fn walk_myself(
-    me: Single<&Cell, (With<OwnPlayer>, Changed<Cell>)>,
+    me: Single<(&Cell, &Settings), With<OwnPlayer>>,
     my_tag: Res<MyTag>,
     field: Res<Field>,
     mut walkers: Query<&mut Walker>,
@@ -265,23 +255,9 @@ fn walk_myself(
     if let Some(&walker) = field.players.get(&my_tag.0)
         && let Ok(mut walker) = walkers.get_mut(walker)
     {
-        walker.go_to(place_of(**me));
-    }
-}
-
-fn wear_my_color(
-    me: Single<&Settings, With<OwnPlayer>>,
-    my_tag: Res<MyTag>,
-    field: Res<Field>,
-    mut bodies: Query<(&mut Sprite, &ChildOf), With<Body>>,
-) {
-    let Some(&walker) = field.players.get(&my_tag.0) else {
-        return;
-    };
-    for (mut sprite, &ChildOf(owner)) in &mut bodies {
-        if owner == walker {
-            sprite.color = color_of(me.color);
-        }
+        let (&cell, settings) = *me;
+        walker.go_to(place_of(cell));
+        walker.color = settings.color;
     }
 }
 
@@ -297,6 +273,7 @@ fn walk(
         transform.translation = place.extend(2.0 - place.y / f32::from(FIELD.y));
         let mut bodies = bodies.iter_many_mut(parts);
         while let Some((mut sprite, mut body)) = bodies.fetch_next() {
+            sprite.color = color_of(walker.color);
             let way = walker.to.x - walker.from.x;
             if way != 0.0 {
                 sprite.flip_x = way < 0.0;

@@ -5,11 +5,15 @@ use bevy_player_data::prelude::*;
 
 use super::{
     link::Account,
+    map::Map,
     saves::{SaveState, Saves},
     shop::ToggleShop,
     theme::{self, Look, Theme, color_of, picture},
 };
-use crate::game::data::{Coins, Inventory, Level, Relics, Settings, Stack, Title};
+use crate::game::{
+    data::{Coins, Inventory, Level, Relics, Settings, Stack, Title},
+    net::FIELD,
+};
 
 /// How wide the HUD is.
 pub const WIDTH: f32 = 264.0;
@@ -50,7 +54,7 @@ pub fn plugin(app: &mut App) {
     );
 }
 
-fn spawn_hud(theme: Res<Theme>, account: Res<Account>, mut commands: Commands) {
+fn spawn_hud(theme: Res<Theme>, account: Res<Account>, map: Res<Map>, mut commands: Commands) {
     let column = Node {
         position_type: PositionType::Absolute,
         right: px(0),
@@ -85,6 +89,10 @@ fn spawn_hud(theme: Res<Theme>, account: Res<Account>, mut commands: Commands) {
                 theme.text("Inventory", theme::SMALL, theme::MUTED),
                 (slots(), Slots),
             ]));
+            hud.spawn((stack(8.0), children![
+                theme.text("The field", theme::SMALL, theme::MUTED),
+                (whole_width(), ImageNode::new(map.0.clone())),
+            ]));
             hud.spawn(Node {
                 flex_grow: 1.0,
                 ..default()
@@ -118,6 +126,15 @@ fn row(gap: f32) -> Node {
     Node {
         align_items: AlignItems::Center,
         column_gap: px(gap),
+        ..default()
+    }
+}
+
+/// Something as wide as the HUD, in the field's proportions.
+fn whole_width() -> Node {
+    Node {
+        width: percent(100),
+        aspect_ratio: Some(f32::from(FIELD.x) / f32::from(FIELD.y)),
         ..default()
     }
 }

@@ -3,7 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `link.rs` | logging in, the connection, coming back |
-//! | `field.rs`, `controls.rs` | the game: who and what is on the field, and where the player wants to go |
+//! | `field.rs`, `map.rs`, `controls.rs` | the game: who and what is on the field, and where the player wants to go |
 //! | `hud.rs`, `saves.rs` | what the player has, and whether it is saved |
 //! | `shop.rs`, `storefront.rs` | what is for sale, and what became of it |
 //! | `telling.rs`, `dialogs.rs` | what the player has to be told, in words and on the screen |
@@ -23,6 +23,7 @@ pub mod dialogs;
 pub mod field;
 pub mod hud;
 pub mod link;
+pub mod map;
 pub mod overlay;
 pub mod saves;
 pub mod shop;
