@@ -28,11 +28,11 @@ const HEIGHT: usize = 600;
 type Region = [usize; 4];
 
 /// The level's progress bar.
-const LEVEL_BAR: Region = [553, 160, 784, 182];
+const LEVEL_BAR: Region = [553, 140, 784, 175];
 /// The dot of the save indicator, wherever its words make it stand.
-const SAVE_DOT: Region = [553, 430, 580, 490];
+const SAVE_DOT: Region = [553, 450, 580, 500];
 /// The buttons of the shop, one below the other.
-const BUY_BUTTONS: Region = [440, 195, 520, 455];
+const BUY_BUTTONS: Region = [415, 195, 500, 455];
 /// What the shop says about the first product.
 const FIRST_STATUS: Region = [45, 220, 250, 255];
 /// Where the upper edge of a dialog in the middle is, whatever its height.
@@ -40,8 +40,9 @@ const DIALOG_EDGE: Region = [200, 150, 600, 260];
 /// The dialogs that leave the field alone, at its upper or lower end.
 const ASIDE_ABOVE: Region = [60, 10, 480, 30];
 const ASIDE_BELOW: Region = [60, 380, 480, 440];
-/// What is not covered by a dialog in the middle.
-const FIELD_CORNER: Region = [10, 520, 120, 590];
+/// What neither a dialog nor the shop covers. Only one of them can be beyond the edge of the field, where it is dark.
+const FIELD_LEFT: Region = [0, 220, 12, 380];
+const FIELD_RIGHT: Region = [520, 220, 532, 380];
 
 /// An X server without a screen, which ends with the test.
 struct Display {
@@ -146,7 +147,7 @@ impl Picture {
     }
 
     fn is_dimmed(&self) -> bool {
-        self.brightness(FIELD_CORNER) < 50
+        self.brightness(FIELD_LEFT).max(self.brightness(FIELD_RIGHT)) < 50
     }
 
     /// Whether there is a dialog of this color in the middle, and nothing else can be done.

@@ -61,9 +61,9 @@ fn spawn_hud(theme: Res<Theme>, account: Res<Account>, map: Res<Map>, mut comman
         top: px(0),
         bottom: px(0),
         width: px(WIDTH),
-        padding: px(16).all(),
+        padding: UiRect::axes(px(16), px(12)),
         flex_direction: FlexDirection::Column,
-        row_gap: px(16),
+        row_gap: px(11),
         border: px(1).left(),
         ..default()
     };
