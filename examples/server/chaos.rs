@@ -134,8 +134,12 @@ async fn grant(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Granted>, Denial> {
     let body = body.map_err(|rejection| Denial(rejection.status(), rejection.body_text()))?;
-    let wish = serde_json::from_slice(&body)
-        .map_err(|problem| Denial(StatusCode::BAD_REQUEST, format!("this can't be brought about: {problem}")))?;
+    let wish = serde_json::from_slice(&body).map_err(|problem| {
+        Denial(
+            StatusCode::BAD_REQUEST,
+            format!("this can't be brought about: {problem}"),
+        )
+    })?;
     let done = desk.fulfil(wish).await?;
     say(format_args!("chaos: {done}"));
     Ok(Json(Granted { done }))
@@ -242,7 +246,10 @@ impl Rival {
                 player,
                 lock,
                 server: self.server,
-                lapsed: leases.into_iter().filter(|lease| lease.server != self.server).collect(),
+                lapsed: leases
+                    .into_iter()
+                    .filter(|lease| lease.server != self.server)
+                    .collect(),
                 orphan: None,
                 until_beat,
             })
@@ -259,7 +266,9 @@ impl Rival {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&player);
-        let Some((lock, fence)) = held else { return Ok(false) };
+        let Some((lock, fence)) = held else {
+            return Ok(false);
+        };
         let write = Write {
             player,
             lock,
@@ -274,7 +283,11 @@ impl Rival {
     }
 
     fn has_somebody(&self) -> bool {
-        !self.locks.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self
+            .locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     /// Shows that it lives, and returns how far every server's lease is.

@@ -181,7 +181,11 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
     let own_address = format!("http://{http_address}");
     let provider = Provider::new(&own_address, secret.clone()).map_err(StartError::Secret)?;
     let mut routes = login::routes(issuer)
-        .merge(webhook::routes(inbox(&mut app), secret.clone(), options.webhook_rate))
+        .merge(webhook::routes(
+            inbox(&mut app),
+            secret.clone(),
+            options.webhook_rate,
+        ))
         .merge(storefront::routes(&catalogue, provider));
     if let Some(chaos) = chaos {
         routes = routes.merge(chaos::install(&mut app, chaos));

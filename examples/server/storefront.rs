@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bevy_player_data::{PurchaseId, ProductId};
+use bevy_player_data::{ProductId, PurchaseId};
 
 use crate::{
     account::player_named,
@@ -138,7 +138,8 @@ impl Telling {
     fn repeat(&self, callback: &Callback) {
         let message = format!("{}-{}", callback.purchase_id, callback.event);
         let mut pause = FIRST_PAUSE;
-        while let Answer::Later { .. } | Answer::Silence { .. } = self.0.provider.deliver(&message, callback) {
+        while let Answer::Later { .. } | Answer::Silence { .. } = self.0.provider.deliver(&message, callback)
+        {
             thread::sleep(pause);
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }

@@ -57,6 +57,10 @@ pub fn introduce(
         .find(|&(&PersistentPlayer(player), _)| net::tag(player) == tag);
     if let Some((_, name)) = named {
         let name = name.to_string();
-        server.send_message(client, net::INTRODUCTIONS, net::encode(&Introduction { tag, name }));
+        server.send_message(
+            client,
+            net::INTRODUCTIONS,
+            net::encode(&Introduction { tag, name }),
+        );
     }
 }

@@ -75,7 +75,9 @@ fn whoever_plays_on_defaults_is_told_that_nothing_is_kept_and_may_do_so() {
     let mut pair = Pair::meet_for(Duration::from_millis(200), |_, faults| faults.down());
     pair.until_told("Your data could not be loaded");
     assert!(
-        pair.texts().iter().any(|text| text.contains("nothing of that is kept")),
+        pair.texts()
+            .iter()
+            .any(|text| text.contains("nothing of that is kept")),
         "what it means is said: {:?}",
         pair.texts()
     );
@@ -160,7 +162,11 @@ fn after(farewell: Farewell) -> App {
 #[test]
 fn every_end_of_a_connection_has_its_words_and_its_buttons() {
     for (farewell, title, buttons) in [
-        (Farewell::NoAnswer, "The server doesn't answer", ["Try now", "Leave"]),
+        (
+            Farewell::NoAnswer,
+            "The server doesn't answer",
+            ["Try now", "Leave"],
+        ),
         (
             Farewell::Lost("timed out".to_owned()),
             "The connection broke off",
@@ -185,7 +191,10 @@ fn every_end_of_a_connection_has_its_words_and_its_buttons() {
         let shown = texts(&mut after(farewell.clone()));
         assert_eq!(shown.first().map(String::as_str), Some(title), "for {farewell:?}");
         for button in buttons {
-            assert!(shown.iter().any(|text| text == button), "`{button}` is in {shown:?}");
+            assert!(
+                shown.iter().any(|text| text == button),
+                "`{button}` is in {shown:?}"
+            );
         }
     }
 }
@@ -195,7 +204,10 @@ fn a_client_that_tries_again_and_gets_no_answer_says_so_and_goes_on_trying() {
     let mut app = after(Farewell::Lost("timed out".to_owned()));
     press(&mut app, "Try now");
     let began = std::time::Instant::now();
-    while !texts(&mut app).iter().any(|text| text == "The server doesn't answer") {
+    while !texts(&mut app)
+        .iter()
+        .any(|text| text == "The server doesn't answer")
+    {
         assert!(began.elapsed() < Duration::from_secs(30), "nobody listens there");
         app.update();
     }

@@ -33,8 +33,9 @@ const LEVEL_BAR: Region = [553, 140, 784, 175];
 const SAVE_DOT: Region = [553, 450, 580, 500];
 /// The buttons of the shop, one below the other.
 const BUY_BUTTONS: Region = [415, 195, 500, 455];
-/// What the shop says about the first product.
-const FIRST_STATUS: Region = [45, 220, 250, 255];
+/// The second of them, with the ring around it, and what the shop says about that product.
+const SECOND_BUTTON: Region = [410, 262, 500, 322];
+const SECOND_STATUS: Region = [45, 288, 250, 315];
 /// Where the upper edge of a dialog in the middle is, whatever its height.
 const DIALOG_EDGE: Region = [200, 150, 600, 260];
 /// The dialogs that leave the field alone, at its upper or lower end.
@@ -141,7 +142,12 @@ impl Picture {
     fn brightness(&self, [left, top, right, bottom]: Region) -> usize {
         let rows = self.0.chunks(WIDTH * 3).take(bottom).skip(top);
         let sum: usize = rows
-            .map(|row| row[left * 3..right * 3].iter().map(|&part| usize::from(part)).sum::<usize>())
+            .map(|row| {
+                row[left * 3..right * 3]
+                    .iter()
+                    .map(|&part| usize::from(part))
+                    .sum::<usize>()
+            })
             .sum();
         sum / ((right - left) * (bottom - top) * 3)
     }
@@ -213,7 +219,10 @@ fn missing() -> Option<&'static str> {
 
 fn chaos(url: &str, wish: &Value) {
     let answer = ureq::post(format!("{url}/chaos")).send_json(wish);
-    assert!(answer.is_ok_and(|answer| answer.status() == 200), "{wish} is granted");
+    assert!(
+        answer.is_ok_and(|answer| answer.status() == 200),
+        "{wish} is granted"
+    );
 }
 
 #[test]
@@ -248,13 +257,12 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
         picture.is_dimmed() && picture.count(BUY_BUTTONS, theme::GOLD) > 4 * 1000
     });
     display.press("Down");
-    display.press("Up");
     display.until("the keyboard's focus is shown", |picture| {
-        picture.count(BUY_BUTTONS, theme::FOCUS) > 100
+        picture.count(SECOND_BUTTON, theme::FOCUS) > 100
     });
     display.press("Return");
     display.until("it is bought", |picture| {
-        picture.count(FIRST_STATUS, theme::GOOD) > 20
+        picture.count(SECOND_STATUS, theme::GOOD) > 20
     });
     display.press("Escape");
     display.until("the shop is closed", Picture::is_playing);

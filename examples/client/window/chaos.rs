@@ -6,7 +6,8 @@ use serde_json::json;
 use super::{background::Background, link::Account, overlay::Overlay};
 
 /// Which key asks for what.
-pub const HELP: &str = "F5 store down · F6 slow · F7 up\nF8 taken away · F9 given back\nF10 thrown out · F11 server exit";
+pub const HELP: &str =
+    "F5 store down · F6 slow · F7 up\nF8 taken away · F9 given back\nF10 thrown out · F11 server exit";
 
 /// What the server made of it.
 #[derive(Resource, Default)]

@@ -113,7 +113,13 @@ fn show(
         let mut aside = commands.spawn((Dialog, Aside, aside(), GlobalZIndex(5), TabGroup::new(1)));
         aside.with_children(|aside| spawn_card(aside, telling, &theme));
     } else {
-        let mut covered = commands.spawn((Dialog, Modal, scrim(), BackgroundColor(theme::SCRIM), GlobalZIndex(20)));
+        let mut covered = commands.spawn((
+            Dialog,
+            Modal,
+            scrim(),
+            BackgroundColor(theme::SCRIM),
+            GlobalZIndex(20),
+        ));
         covered.with_children(|covered| spawn_card(covered, telling, &theme));
     }
 }
@@ -131,10 +137,7 @@ fn aside() -> Node {
 }
 
 /// Whoever walks up there should see what is before them.
-fn keep_out_of_the_way(
-    me: Single<&Cell, With<OwnPlayer>>,
-    mut asides: Query<&mut Node, With<Aside>>,
-) {
+fn keep_out_of_the_way(me: Single<&Cell, With<OwnPlayer>>, mut asides: Query<&mut Node, With<Aside>>) {
     for mut node in &mut asides {
         let (top, bottom) = if me.y < FIELD.y / 2 {
             (Val::Auto, px(0))
@@ -202,8 +205,11 @@ fn spawn_wait(card: &mut ChildSpawnerCommands<'_>, wait: Wait, tone: Color, them
         width: percent(0),
         ..default()
     };
-    card.spawn((rail, BackgroundColor(theme::RAISED)))
-        .with_child((full, BackgroundColor(tone), Passed(wait)));
+    card.spawn((rail, BackgroundColor(theme::RAISED))).with_child((
+        full,
+        BackgroundColor(tone),
+        Passed(wait),
+    ));
     card.spawn((theme.text("", theme::SMALL, theme::MUTED), Countdown(wait)));
 }
 

@@ -90,9 +90,7 @@ pub fn plugin(app: &mut App) {
         .add_systems(Startup, lay_out)
         .add_systems(
             PreUpdate,
-            receive
-                .after(RenetReceive)
-                .run_if(resource_exists::<RenetClient>),
+            receive.after(RenetReceive).run_if(resource_exists::<RenetClient>),
         )
         .add_systems(
             Update,
@@ -221,7 +219,11 @@ fn spawn_walker(commands: &mut Commands, theme: &Theme, player: &PlayerView) -> 
             walker,
             Transform::from_translation(place.extend(2.0)),
             Visibility::default(),
-            children![sprite(&theme.shadow, 1.0), (Body, sprite(&theme.player, 1.0)), name],
+            children![
+                sprite(&theme.shadow, 1.0),
+                (Body, sprite(&theme.player, 1.0)),
+                name
+            ],
         ))
         .id()
 }
@@ -294,8 +296,17 @@ fn ask_for_names(mut client: ResMut<RenetClient>, mut field: ResMut<Field>) {
     }
 }
 
-type Unnamed<'w, 's> =
-    Query<'w, 's, (&'static mut Text2d, &'static mut TextColor, &'static mut Transform, &'static ChildOf), With<NameTag>>;
+type Unnamed<'w, 's> = Query<
+    'w,
+    's,
+    (
+        &'static mut Text2d,
+        &'static mut TextColor,
+        &'static mut Transform,
+        &'static ChildOf,
+    ),
+    With<NameTag>,
+>;
 
 fn show_names(
     field: Res<Field>,

@@ -75,24 +75,36 @@ fn spawn_hud(theme: Res<Theme>, account: Res<Account>, map: Res<Map>, mut comman
             TabGroup::new(0),
         ))
         .with_children(|hud| {
-            hud.spawn((stack(2.0), children![
-                theme.heading("Coin Rush", theme::SMALL, theme::GOLD),
-                (theme.heading(&account.name, theme::LARGE, theme::TEXT), NameText),
-                (theme.text("", theme::SMALL, theme::MUTED), TitleText),
-            ]));
-            hud.spawn((row(10.0), children![
-                picture(theme.coin.clone()),
-                (theme.heading("–", theme::HUGE, theme::TEXT), CoinsText),
-            ]));
+            hud.spawn((
+                stack(2.0),
+                children![
+                    theme.heading("Coin Rush", theme::SMALL, theme::GOLD),
+                    (theme.heading(&account.name, theme::LARGE, theme::TEXT), NameText),
+                    (theme.text("", theme::SMALL, theme::MUTED), TitleText),
+                ],
+            ));
+            hud.spawn((
+                row(10.0),
+                children![
+                    picture(theme.coin.clone()),
+                    (theme.heading("–", theme::HUGE, theme::TEXT), CoinsText),
+                ],
+            ));
             spawn_level(hud, &theme);
-            hud.spawn((stack(8.0), children![
-                theme.text("Inventory", theme::SMALL, theme::MUTED),
-                (slots(), Slots),
-            ]));
-            hud.spawn((stack(8.0), children![
-                theme.text("The field", theme::SMALL, theme::MUTED),
-                (whole_width(), ImageNode::new(map.0.clone())),
-            ]));
+            hud.spawn((
+                stack(8.0),
+                children![
+                    theme.text("Inventory", theme::SMALL, theme::MUTED),
+                    (slots(), Slots),
+                ],
+            ));
+            hud.spawn((
+                stack(8.0),
+                children![
+                    theme.text("The field", theme::SMALL, theme::MUTED),
+                    (whole_width(), ImageNode::new(map.0.clone())),
+                ],
+            ));
             hud.spawn(Node {
                 flex_grow: 1.0,
                 ..default()
@@ -156,17 +168,23 @@ fn spawn_level(hud: &mut ChildSpawnerCommands<'_>, theme: &Theme) {
         width: percent(0),
         ..default()
     };
-    hud.spawn((stack(6.0), children![
-        (apart, children![
-            (theme.heading("Level –", theme::BODY, theme::TEXT), LevelText),
-            (theme.text("", theme::SMALL, theme::MUTED), PointsText),
-        ]),
-        (rail, BackgroundColor(theme::RAISED), children![(
-            full,
-            BackgroundColor(theme::GOLD),
-            LevelBar
-        )]),
-    ]));
+    hud.spawn((
+        stack(6.0),
+        children![
+            (
+                apart,
+                children![
+                    (theme.heading("Level –", theme::BODY, theme::TEXT), LevelText),
+                    (theme.text("", theme::SMALL, theme::MUTED), PointsText),
+                ]
+            ),
+            (
+                rail,
+                BackgroundColor(theme::RAISED),
+                children![(full, BackgroundColor(theme::GOLD), LevelBar)]
+            ),
+        ],
+    ));
 }
 
 fn slots() -> Node {
@@ -191,10 +209,14 @@ fn spawn_save_state(hud: &mut ChildSpawnerCommands<'_>, theme: &Theme) {
         border_radius: BorderRadius::MAX,
         ..default()
     };
-    hud.spawn((place, BackgroundColor(theme::INK), children![
-        (dot, BackgroundColor(theme::MUTED), SaveDot),
-        (theme.text("", theme::SMALL, theme::MUTED), SaveText),
-    ]));
+    hud.spawn((
+        place,
+        BackgroundColor(theme::INK),
+        children![
+            (dot, BackgroundColor(theme::MUTED), SaveDot),
+            (theme.text("", theme::SMALL, theme::MUTED), SaveText),
+        ],
+    ));
 }
 
 /// The player's own entity, when its `T` has just come or changed.
@@ -219,10 +241,7 @@ fn show_color(settings: MyNew<Settings>, mut name: Single<&mut TextColor, With<N
     name.0 = color_of(settings.color);
 }
 
-fn show_title(
-    me: Single<Option<&Title>, With<OwnPlayer>>,
-    mut text: Single<&mut Text, With<TitleText>>,
-) {
+fn show_title(me: Single<Option<&Title>, With<OwnPlayer>>, mut text: Single<&mut Text, With<TitleText>>) {
     let title = me.map_or("no title yet", |title| title.0.as_str());
     if text.0 != title {
         title.clone_into(&mut text.0);
@@ -255,11 +274,10 @@ fn show_inventory(
                 if let Some((image, count)) = filled.next() {
                     slot.with_children(|slot| {
                         slot.spawn(picture(image));
-                        slot.spawn((count_badge(), children![theme.heading(
-                            count.to_string(),
-                            theme::SMALL,
-                            theme::TEXT
-                        )]));
+                        slot.spawn((
+                            count_badge(),
+                            children![theme.heading(count.to_string(), theme::SMALL, theme::TEXT)],
+                        ));
                     });
                 }
             }
@@ -276,7 +294,11 @@ fn empty_slot() -> impl Bundle {
         align_items: AlignItems::Center,
         ..default()
     };
-    (node, BackgroundColor(theme::RAISED), BorderColor::all(theme::EDGE))
+    (
+        node,
+        BackgroundColor(theme::RAISED),
+        BorderColor::all(theme::EDGE),
+    )
 }
 
 fn count_badge() -> impl Bundle {

@@ -40,7 +40,9 @@ impl FromWorld for Map {
 
 /// Draws what everybody sees, and the player in white.
 pub fn draw(map: Res<Map>, seen: Res<Seen>, my_tag: Option<Res<MyTag>>, mut images: ResMut<Assets<Image>>) {
-    let Some(mut image) = images.get_mut(&map.0) else { return };
+    let Some(mut image) = images.get_mut(&map.0) else {
+        return;
+    };
     let Some(pixels) = &mut image.data else { return };
     for pixel in pixels.chunks_mut(BYTES) {
         pixel.copy_from_slice(&theme::RAISED.to_srgba().to_u8_array());

@@ -57,10 +57,14 @@ fn toggle(
         padding: px(12).all(),
         ..node
     };
-    commands.spawn((Overlay, corner, ground, edge, GlobalZIndex(15), children![(
-        theme.text("", theme::SMALL, theme::TEXT),
-        Figures
-    )]));
+    commands.spawn((
+        Overlay,
+        corner,
+        ground,
+        edge,
+        GlobalZIndex(15),
+        children![(theme.text("", theme::SMALL, theme::TEXT), Figures)],
+    ));
 }
 
 fn show(

@@ -183,12 +183,7 @@ fn forget_unanswered(_: On<PlayerLoaded>, mut shop: ResMut<Shop>) {
         .retain(|_, purchase| !matches!(purchase, Purchase::Paid(_)));
 }
 
-fn show(
-    shop: Res<Shop>,
-    theme: Res<Theme>,
-    panels: Query<Entity, With<ShopPanel>>,
-    mut commands: Commands,
-) {
+fn show(shop: Res<Shop>, theme: Res<Theme>, panels: Query<Entity, With<ShopPanel>>, mut commands: Commands) {
     let Ok(panel) = panels.single() else { return };
     let (node, ground, edge) = theme::panel();
     let node = Node {
@@ -208,7 +203,9 @@ fn show(
                         panel.spawn(theme.text("Asking what is for sale …", theme::BODY, theme::MUTED));
                     }
                     Offers::Missing(problem) => {
-                        let words = format!("There is nothing for sale: {problem}. Close the shop and open it again.");
+                        let words = format!(
+                            "There is nothing for sale: {problem}. Close the shop and open it again."
+                        );
                         panel.spawn(theme.text(words, theme::BODY, theme::CAREFUL));
                     }
                     Offers::Here(offers) => spawn_list(panel, offers, &theme),
@@ -266,28 +263,30 @@ fn spawn_offer(list: &mut ChildSpawnerCommands<'_>, offer: &Offer, is_first: boo
         flex_basis: px(0),
         ..default()
     };
-    list.spawn((row, BackgroundColor(theme::RAISED))).with_children(|row| {
-        row.spawn((words, children![
-            theme.heading(&offer.title, theme::BODY, theme::TEXT),
-            (
-                theme.text("", theme::SMALL, theme::MUTED),
-                StatusText(offer.id.clone())
-            ),
-        ]));
-        row.spawn((theme.heading(&offer.price, theme::BODY, theme::TEXT), TextLayout::no_wrap()));
-        let mut button = row.spawn((theme.button("Buy", Look::Primary), BuyButton(offer.id.clone())));
-        if is_first {
-            button.insert(AutoFocus);
-        }
-    });
+    list.spawn((row, BackgroundColor(theme::RAISED)))
+        .with_children(|row| {
+            row.spawn((
+                words,
+                children![
+                    theme.heading(&offer.title, theme::BODY, theme::TEXT),
+                    (
+                        theme.text("", theme::SMALL, theme::MUTED),
+                        StatusText(offer.id.clone())
+                    ),
+                ],
+            ));
+            row.spawn((
+                theme.heading(&offer.price, theme::BODY, theme::TEXT),
+                TextLayout::no_wrap(),
+            ));
+            let mut button = row.spawn((theme.button("Buy", Look::Primary), BuyButton(offer.id.clone())));
+            if is_first {
+                button.insert(AutoFocus);
+            }
+        });
 }
 
-fn buy(
-    pressed: On<Activate>,
-    buttons: Query<&BuyButton>,
-    account: Res<Account>,
-    mut shop: ResMut<Shop>,
-) {
+fn buy(pressed: On<Activate>, buttons: Query<&BuyButton>, account: Res<Account>, mut shop: ResMut<Shop>) {
     let Ok(BuyButton(product)) = buttons.get(pressed.entity) else {
         return;
     };
@@ -379,7 +378,9 @@ fn show_reason(
 ) {
     let reason = match me.as_deref() {
         None => Some("Nothing can be bought without a connection."),
-        Some((_, true, ..)) => Some("Nothing can be bought while you play on defaults: you could not keep it."),
+        Some((_, true, ..)) => {
+            Some("Nothing can be bought while you play on defaults: you could not keep it.")
+        }
         Some((false, ..)) => Some("Nothing can be bought before your data is loaded."),
         Some((.., true, _)) => Some("Nothing can be bought: the store refuses to save you."),
         Some((.., true)) => Some("Nothing can be bought until you can be saved again."),
@@ -387,7 +388,11 @@ fn show_reason(
     };
     for (mut text, mut node) in &mut texts {
         text.set_if_neq(Text(reason.unwrap_or_default().to_owned()));
-        let display = if reason.is_some() { Display::Flex } else { Display::None };
+        let display = if reason.is_some() {
+            Display::Flex
+        } else {
+            Display::None
+        };
         if node.display != display {
             node.display = display;
         }

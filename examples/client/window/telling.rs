@@ -149,7 +149,8 @@ fn loading(delayed: Option<&LoadDelayed>, since: Duration) -> Telling {
             "You are still playing elsewhere",
             vec![
                 format!("The server “{server}” has your data, and has to save it before you can go on here."),
-                "If you play there, leave. If that server has crashed, this takes up to half a minute.".to_owned(),
+                "If you play there, leave. If that server has crashed, this takes up to half a minute."
+                    .to_owned(),
             ],
             theme::CAREFUL,
         ),
@@ -178,7 +179,9 @@ fn playing_on_defaults(reason: &LoadError) -> Telling {
         LoadError::SessionLocked { server } => (
             Topic::PlayingOnDefaultsWhileLocked,
             "Your data is in use elsewhere",
-            format!("The server “{server}” has not let go of your data. Leave the game there, then try again."),
+            format!(
+                "The server “{server}” has not let go of your data. Leave the game there, then try again."
+            ),
         ),
         reason => (
             Topic::PlayingOnDefaults,
@@ -248,8 +251,10 @@ fn of_farewell(farewell: &Farewell, next: Option<&NextAttempt>, saves: &Saves) -
             Topic::SessionTakenOver,
             "Another server has taken you over",
             vec![
-                "This server was out of touch for so long that another one was allowed to take up your data.".to_owned(),
-                "What you gained here since the last save is lost; everything before that is safe.".to_owned(),
+                "This server was out of touch for so long that another one was allowed to take up your data."
+                    .to_owned(),
+                "What you gained here since the last save is lost; everything before that is safe."
+                    .to_owned(),
             ],
             theme::BAD,
         ),

@@ -4,7 +4,10 @@
 //! larger window shows the same, larger.
 
 use bevy::{
-    input_focus::{InputFocus, InputFocusVisible, tab_navigation::{TabGroup, TabIndex}},
+    input_focus::{
+        InputFocus, InputFocusVisible,
+        tab_navigation::{TabGroup, TabIndex},
+    },
     picking::hover::Hovered,
     prelude::*,
     text::FontSize,
