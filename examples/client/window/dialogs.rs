@@ -11,6 +11,7 @@ use super::{
     hud,
     link::{Link, NextAttempt, Reconnect},
     saves::Saves,
+    shop::ShopPanel,
     telling::{Choice, Standing, Telling, Topic, Wait, telling},
     theme::{self, Look, Modal, Theme, scrim},
 };
@@ -68,7 +69,7 @@ pub fn plugin(app: &mut App) {
             },
         )
         .add_systems(
-            PostUpdate,
+            Update,
             (
                 decide,
                 show.run_if(resource_changed::<Told>),
@@ -244,14 +245,15 @@ fn choose(
     }
 }
 
-/// Escape is "I have read it", where there is a way on.
+/// Escape is "I have read it", where there is a way on; the shop in front of it is closed first.
 fn close_by_key(
     keys: Res<ButtonInput<KeyCode>>,
     dialogs: Query<(), With<Dialog>>,
+    shops: Query<(), With<ShopPanel>>,
     choices: Query<(Entity, &Choice)>,
     mut commands: Commands,
 ) {
-    if !keys.just_pressed(KeyCode::Escape) || dialogs.is_empty() {
+    if !keys.just_pressed(KeyCode::Escape) || dialogs.is_empty() || !shops.is_empty() {
         return;
     }
     if let Some((entity, _)) = choices.iter().find(|(_, choice)| **choice == Choice::PlayOn) {

@@ -42,7 +42,8 @@ struct SaveText;
 
 pub fn plugin(app: &mut App) {
     app.add_systems(Startup, spawn_hud).add_systems(
-        PostUpdate,
+        // Before the UI is laid out, or a rebuilt part would be missing for a frame.
+        Update,
         (
             show_coins,
             show_level,
