@@ -43,7 +43,7 @@ pub struct Options {
     /// The server's name: unique among the servers that share the file, and the same after a restart.
     #[arg(long, default_value = "arena-1", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
-    /// How many seconds pass between two saves of a player who changes all the time [default: 30, with `--chaos` 5]
+    /// How many seconds pass between two saves of a player who changes all the time [default: 30, with `--chaos` 5].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     autosave: Option<Duration>,
     /// How many players the server brings along, which check their data [default: 8 without any option, else 0].

@@ -17,6 +17,7 @@ use super::{
     dialogs::Told,
     hud,
     link::Account,
+    purchase::{Purchase, owned},
     storefront::{NoSale, Storefront},
     theme::{self, Look, Modal, Theme, scrim},
 };
@@ -45,15 +46,6 @@ enum Offers {
     Awaited(Background<Result<Vec<Offer>, NoSale>>),
     Here(Vec<Offer>),
     Missing(NoSale),
-}
-
-/// How far a purchase is.
-enum Purchase {
-    /// The storefront has been asked.
-    Asked(Background<Result<PurchaseId, NoSale>>),
-    /// It is paid for; [`OwnPurchases`] says what the game makes of it.
-    Paid(PurchaseId),
-    Failed(NoSale),
 }
 
 /// The shop on the screen.
@@ -304,39 +296,6 @@ fn buy(pressed: On<Activate>, buttons: Query<&BuyButton>, account: Res<Account>,
         .insert(product.clone(), purchase);
 }
 
-impl Purchase {
-    /// Whether somebody else has yet to say something.
-    fn is_pending(&self, heard: Option<&OwnPurchases>) -> bool {
-        match self {
-            Self::Asked(_) => true,
-            Self::Paid(id) => !heard
-                .and_then(|heard| heard.decision(id))
-                .is_some_and(PurchaseDecision::is_final),
-            Self::Failed(_) => false,
-        }
-    }
-
-    fn words(&self, heard: Option<&OwnPurchases>) -> (String, Color) {
-        let id = match self {
-            Self::Asked(_) => return ("paying …".to_owned(), theme::GOLD),
-            Self::Failed(problem) => return (format!("not bought: {problem}"), theme::BAD),
-            Self::Paid(id) => id,
-        };
-        match heard.and_then(|heard| heard.decision(id)) {
-            None => ("paid; on its way to you …".to_owned(), theme::GOLD),
-            Some(PurchaseDecision::PurchaseGranted) => ("it is yours".to_owned(), theme::GOOD),
-            Some(PurchaseDecision::NotProcessedYet) => (
-                "paid; you get it as soon as the server can save it".to_owned(),
-                theme::CAREFUL,
-            ),
-            Some(PurchaseDecision::Refused { reason }) => {
-                (format!("refused: {reason}. You get your money back"), theme::BAD)
-            }
-            Some(decision) => (decision.to_string(), theme::MUTED),
-        }
-    }
-}
-
 fn show_statuses(
     shop: Res<Shop>,
     me: Option<Single<(&OwnPurchases, Option<&Bought>), With<OwnPlayer>>>,
@@ -350,18 +309,6 @@ fn show_statuses(
         );
         text.set_if_neq(Text(words));
         color.set_if_neq(TextColor(tone));
-    }
-}
-
-fn owned(bought: Option<&Bought>, product: &str) -> String {
-    let count = bought.and_then(|bought| {
-        let (_, count) = bought.0.iter().find(|(id, _)| **id == *product)?;
-        Some(*count)
-    });
-    match count {
-        None => "not bought yet".to_owned(),
-        Some(1) => "bought once".to_owned(),
-        Some(count) => format!("bought {count} times"),
     }
 }
 

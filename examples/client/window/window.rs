@@ -5,7 +5,7 @@
 //! | `link.rs` | logging in, the connection, coming back |
 //! | `field.rs`, `map.rs`, `controls.rs` | the game: who and what is on the field, and where the player wants to go |
 //! | `hud.rs`, `saves.rs` | what the player has, and whether it is saved |
-//! | `shop.rs`, `storefront.rs` | what is for sale, and what became of it |
+//! | `shop.rs`, `purchase.rs`, `storefront.rs` | what is for sale, and what became of it |
 //! | `telling.rs`, `dialogs.rs` | what the player has to be told, in words and on the screen |
 //! | `overlay.rs`, `chaos.rs` | figures on F3, and keys for developers |
 //! | `theme.rs` | what it all looks like |
@@ -25,6 +25,7 @@ pub mod hud;
 pub mod link;
 pub mod map;
 pub mod overlay;
+pub mod purchase;
 pub mod saves;
 pub mod shop;
 pub mod storefront;
