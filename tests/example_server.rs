@@ -1,6 +1,6 @@
 //! The example server as an operator meets it: bad input, signals, logins, and bots that check their data.
 
-#![cfg(all(unix, feature = "sqlite", feature = "client"))]
+#![cfg(all(unix, feature = "sqlite", feature = "client", not(feature = "window")))]
 
 use std::{
     fs,

@@ -199,7 +199,12 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
             ..
         }) => lines.extend([
             Line::from(format!("coins      {}", coins.0)).bold(),
-            Line::from(format!("level      {} and {} points", level.number, level.points)),
+            Line::from(format!(
+                "level      {}, {} of {} points to the next",
+                level.number,
+                level.points,
+                level.goal()
+            )),
             Line::from(format!(
                 "title      {}",
                 title.map_or("none yet", |title| title.0.as_str())
