@@ -194,7 +194,7 @@ pub use registry::PlayerData;
 pub mod prelude {
     #[cfg(feature = "client")]
     pub use crate::client::{
-        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused,
+        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused, TransferredTo,
     };
     #[cfg(feature = "sqlite")]
     pub use crate::store::SqliteStore;
@@ -213,10 +213,10 @@ pub mod prelude {
     #[cfg(feature = "server")]
     pub use crate::{
         inbox::ReceiptInbox,
-        player::{TradeError, TradeSettled},
+        player::{HandOffRequested, PlayerTransferred, TradeError, TradeSettled, TransferPlayer},
         replication::ReplicationStats,
         server::{
-            Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
+            HandOffSettings, Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
             PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
             ServerSettings, ServerStats, Trade, TradeCommandsExt,
         },

@@ -23,7 +23,8 @@
 //! The client says hello with what it was built with: this crate's protocol version, a hash over the keys and versions
 //! of the public types, and the game's version. The server welcomes it, or says in words what doesn't match and
 //! disconnects it. From then on the server sends, in order: that a player is loading; all public values at once when
-//! that is done; what changed, once a tick, as a patch where that is shorter; load and save errors as a player may see them; the session's end. The client
+//! that is done; what changed, once a tick, as a patch where that is shorter; load and save errors as a player may see them; the session's end; where to go on, before it disconnects one who is sent
+//! to another server. The client
 //! acknowledges what it has applied.
 
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub(crate) use plugins::NeedsPlugin;
 #[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
-pub(crate) use watch::{disconnect_after_send, install_server};
+pub(crate) use watch::{LastWord, disconnect_after_send, disconnect_unless_back, install_server};
 
 /// The settings of the connection between server and client.
 ///

@@ -2,10 +2,10 @@
 
 use bevy::prelude::*;
 use bevy_renet::RenetClient;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    DisconnectedByServer, ReplicationClient, ReplicationRefused,
+    DisconnectedByServer, ReplicationClient, ReplicationRefused, TransferredTo,
     connection::{Connection, Mirror, Told},
     mirror::{self, Foreign},
 };
@@ -122,6 +122,10 @@ fn take_in(
         ToClient::Goodbye { reason } => {
             warn!("the server disconnects this client: {reason}");
             commands.trigger(DisconnectedByServer { reason });
+        }
+        ToClient::GoTo { server } => {
+            info!("the server sends this client to server `{server}`");
+            commands.trigger(TransferredTo { server });
         }
         ToClient::Loading { player, .. } => {
             if let Some(older) = connection.mirror.take() {

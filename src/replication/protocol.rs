@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of the protocol. Raise it with every change to a message.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
@@ -73,6 +73,8 @@ pub(crate) enum ToClient {
     Ended { reason: Option<SessionEnd> },
     /// A purchase was processed, or could not be.
     Purchase(PurchaseNews),
+    /// The player goes on on another server. Everything is saved, and the server disconnects.
+    GoTo { server: String },
 }
 
 /// What has become of a purchase.
@@ -184,6 +186,9 @@ mod tests {
                     reason: "wallet full".to_owned(),
                 },
             }),
+            ToClient::GoTo {
+                server: "arena-2".to_owned(),
+            },
         ];
         for message in messages {
             assert_eq!(

@@ -1,6 +1,9 @@
 //! Saving: from components to a document in the session's queue, and the answer back to the game.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use bevy::{
     ecs::change_detection::{CheckChangeTicks, ComponentTicks, Tick},
@@ -9,7 +12,9 @@ use bevy::{
 use tracing::{debug, warn};
 
 use super::{
-    Player, Server, ServerStats, leave,
+    Player, Server, ServerStats,
+    hand_off::{Departure, Suitors},
+    leave,
     purchases::{answer as purchases, ledger::Ledger},
     report::Report,
     types,
@@ -46,6 +51,9 @@ pub(super) struct LiveSession {
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
     pub(super) trade: TradeState,
+    pub(super) suitors: Suitors,
+    /// Where the player goes on, once it is decided that they do.
+    pub(super) departure: Option<Departure>,
 }
 
 /// Whether a trade of the player is on its way to the store.
@@ -65,6 +73,7 @@ impl LiveSession {
         session: Session,
         document: Document,
         captured: Tick,
+        since: Duration,
     ) -> Self {
         Self {
             player,
@@ -78,6 +87,8 @@ impl LiveSession {
             blocked: false,
             ledger: Ledger::default(),
             trade: TradeState::No,
+            suitors: Suitors::new(since),
+            departure: None,
         }
     }
 
@@ -146,6 +157,29 @@ pub(super) fn differences<'a>(
     types
         .iter()
         .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
+}
+
+/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done.
+///
+/// # Errors
+/// When what the player has now can't be saved, or the entity is in no session.
+pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> Result<(), SaveError> {
+    let now = world.increment_change_tick();
+    let types = types(world);
+    let mut server = world.resource_mut::<Server>();
+    let limit = server.settings.document_limit;
+    let Some(Player::Live(mut live)) = server.players.remove(&entity) else {
+        return Err(SaveError::NoSession);
+    };
+    let outcome = match world.get_entity(entity) {
+        Ok(entity) => capture(&types, &mut live, entity, now, limit),
+        Err(_) => Err(SaveError::NoSession),
+    };
+    world
+        .resource_mut::<Server>()
+        .players
+        .insert(entity, Player::Live(live));
+    outcome
 }
 
 enum NewEntry {

@@ -345,6 +345,7 @@ impl Store for Connection {
     }
 
     forward! {
-        rows: leases, peek, list, erase, receipt, open_receipts, receipts_of, arrivals
+        rows: leases, peek, list, erase, receipt, open_receipts, receipts_of, arrivals, wish, withdraw,
+        wishes
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         registry::InUse,
         retry::{Attempts, RetryPolicy},
         settle,
+        wishes::Wishing,
     },
     store::{Acquire, Acquired, StoreError},
 };
@@ -78,8 +79,23 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
     }
 }
 
-/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use.
+/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use; and has whoever has the
+/// player told so meanwhile.
 async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Acquired, NoLock> {
+    let mut wishing = Wishing::new(sessions, load.player, load.lock);
+    let acquired = acquire_wishing(sessions, load, &mut wishing, turn).await;
+    if acquired.is_err() {
+        wishing.withdraw(turn).await;
+    }
+    acquired
+}
+
+async fn acquire_wishing(
+    sessions: &Sessions,
+    load: &Load,
+    wishing: &mut Wishing<'_>,
+    turn: &mut Turn,
+) -> Result<Acquired, NoLock> {
     let inner = &sessions.inner;
     let retry = &inner.settings.retry;
     let mut orphan = None;
@@ -106,7 +122,9 @@ async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Ac
                 orphan = ours.then_some(holder.lock);
                 refusals += 1;
                 failures = 0;
-                if orphan.is_some() && orphan != known {
+                let is_anothers = holder.server != inner.server;
+                let is_gone = is_anothers && !load.is_abandoned() && wishing.leave(holder.lock).await;
+                if is_gone || (orphan.is_some() && orphan != known) {
                     Duration::ZERO
                 } else {
                     lock_pause(refusals)
@@ -122,6 +140,7 @@ async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Ac
         tokio::select! {
             biased;
             () = load.until_abandoned() => {}
+            () = wishing.came_true() => {}
             () = turn.backoff(pause) => {}
         }
     }
