@@ -7,6 +7,8 @@
 mod together;
 #[path = "session/wire.rs"]
 mod wire;
+#[path = "session/wishes.rs"]
+mod wishes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
