@@ -247,7 +247,14 @@ fn consider(world: &mut World, wished: &Wished) {
     info!("player {player} is handed off to server `{name}`, which has asked for them");
     let keeps = world.resource::<Server>().settings.on_session_lost == OnSessionLost::KeepAsFallback;
     if keeps {
-        let_go(world, entity, Departure { client: None, to: None });
+        let_go(
+            world,
+            entity,
+            Departure {
+                client: None,
+                to: None,
+            },
+        );
         let server = name.clone();
         leave::keep_as_fallback(world, entity, player, LoadError::SessionLocked { server });
     } else {
@@ -278,7 +285,9 @@ fn let_go(world: &mut World, entity: Entity, departure: Departure) {
 }
 
 fn client_of(world: &World, entity: Entity) -> Option<ClientId> {
-    world.get::<PlayerClient>(entity).map(|&PlayerClient(client)| client)
+    world
+        .get::<PlayerClient>(entity)
+        .map(|&PlayerClient(client)| client)
 }
 
 fn despawn(world: &mut World, entity: Entity) {

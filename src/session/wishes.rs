@@ -2,7 +2,7 @@
 //!
 //! [`Wishing`] is a waiting load's end of it: it leaves the wish, repeats it as long as it has to, is woken when the wish
 //! has come true, and takes it back when the load ends without a session. [`watch`] is the look that a server takes many
-//! times a second, for both ends at once. Whether a wish is heeded is left to whoever [`watch`] reports it to.
+//! times a second, for both ends at once. A lock of ours that nobody answers for is given back when somebody wishes for it. Whether a wish is heeded is left to whoever [`watch`] reports it to.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 use tracing::debug;
 
-use super::{Inner, Sessions, heartbeat::LeaseState, queue::Turn};
+use super::{Inner, Sessions, heartbeat::LeaseState, queue::Turn, settle};
 use crate::{
     chance::random,
     id::PlayerId,
@@ -75,7 +75,10 @@ impl<'a> Wishing<'a> {
             Err(error) => {
                 debug!("a wish could not be left: {error}");
                 // The next refusal tries again.
-                self.told = Some(Wish { until_beat: 0, ..wish });
+                self.told = Some(Wish {
+                    until_beat: 0,
+                    ..wish
+                });
                 false
             }
         }
@@ -132,9 +135,22 @@ pub(super) async fn watch(sessions: Weak<Inner>, mut seen: impl FnMut(Vec<Wished
                 Vec::new()
             }
         };
+        give_back_what_is_nobodys(&sessions, &for_us).await;
         if for_us != known {
             known.clone_from(&for_us);
             seen(for_us);
+        }
+    }
+}
+
+/// A lock of ours that no session answers for, because it was granted after it had been given up, is no reason to wait.
+async fn give_back_what_is_nobodys(sessions: &Weak<Inner>, for_us: &[Wished]) {
+    for Wished { wish, .. } in for_us {
+        let Some(inner) = sessions.upgrade() else { return };
+        if !inner.registry.is_in_use(wish.held)
+            && let Err(error) = settle::look(&Sessions { inner }, wish.player, wish.held).await
+        {
+            debug!("a late session lock could not be given back: {error}");
         }
     }
 }
@@ -149,9 +165,14 @@ fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<Vec<Wished>>> + Send 
         .iter()
         .map(|(&lock, came_true)| (lock, Arc::clone(came_true)))
         .collect();
-    let is_of_interest = !waiting.is_empty() || inner.registry.has_seats();
+    let has_locks = inner.registry.has_seats() || inner.suspects.has_any();
+    let is_of_interest = has_locks || !waiting.is_empty();
     let is_at_work = inner.heartbeat.phase() == LeaseState::Held && is_of_interest;
-    let (store, server, retry) = (Arc::clone(&inner.store), inner.server, inner.settings.retry.clone());
+    let (store, server, retry) = (
+        Arc::clone(&inner.store),
+        inner.server,
+        inner.settings.retry.clone(),
+    );
     let lapsed = inner.heartbeat.lapsed();
     async move {
         if !is_at_work {

@@ -330,7 +330,8 @@ impl Tables {
     fn wishes(&self, server: ServerId) -> Wishes {
         let mut wishes = Wishes::default();
         for (&(_, lock), &wish) in &self.wishes {
-            let (Some(held), Some(own)) = (self.held_if_it_stands(&wish), self.servers.get(&wish.server)) else {
+            let (Some(held), Some(own)) = (self.held_if_it_stands(&wish), self.servers.get(&wish.server))
+            else {
                 continue;
             };
             if wish.server == server {

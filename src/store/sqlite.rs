@@ -256,13 +256,9 @@ impl Store for SqliteStore {
     }
 
     fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(
-            self.shared
-                .writer
-                .ask(Size::of(Changes::Single), move |tables| {
-                    tables.withdraw(player, lock)
-                }),
-        )
+        Box::pin(self.shared.writer.ask(Size::of(Changes::Single), move |tables| {
+            tables.withdraw(player, lock)
+        }))
     }
 
     fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {

@@ -46,11 +46,13 @@ fn a_player_who_joins_elsewhere_is_there_in_the_blink_of_an_eye_with_everything(
 fn whoever_has_given_a_player_up_never_writes_them_again() {
     let (mut scene, on_a) = Scene::with_ada(412);
     // Saves that are on their way, or asked for in the very last moment, come before the release or not at all.
-    scene.a.app.add_observer(|_: On<HandOffRequested>, mut commands: Commands, players: Query<Entity, With<PlayerSession>>| {
-        for entity in players {
-            commands.trigger(SavePlayer { entity });
-        }
-    });
+    scene.a.app.add_observer(
+        |_: On<HandOffRequested>, mut commands: Commands, players: Query<Entity, With<PlayerSession>>| {
+            for entity in players {
+                commands.trigger(SavePlayer { entity });
+            }
+        },
+    );
     for _ in 0..3 {
         scene.a.app.world_mut().trigger(SavePlayer { entity: on_a });
     }
@@ -181,7 +183,10 @@ fn whose_data_can_not_be_saved_stays() {
     scene.a.app.set(on_a, Guild(guild));
     let on_b = scene.b.app.join("ada");
     scene.run(5 * SECOND);
-    assert!(scene.a.has_session(on_a), "what is too large to be saved would be lost");
+    assert!(
+        scene.a.has_session(on_a),
+        "what is too large to be saved would be lost"
+    );
     let refused = scene.a.app.world().resource::<ServerStats>().hand_offs_refused;
     assert!((4..=6).contains(&refused), "{refused} refusals");
 
@@ -237,7 +242,11 @@ fn a_player_who_is_kept_as_a_fallback_is_on_data_that_is_never_saved() {
     scene.until("ada is on b", |scene| scene.b.has_session(on_b));
     assert_eq!(scene.b.coins(on_b), Some(3));
     let server = "b".to_owned();
-    let fallback = scene.a.app.component::<PlayerFallback>(on_a).expect("the entity stays");
+    let fallback = scene
+        .a
+        .app
+        .component::<PlayerFallback>(on_a)
+        .expect("the entity stays");
     assert_eq!(*fallback.reason(), LoadError::SessionLocked { server });
     assert!(!scene.a.has_session(on_a));
     scene.a.app.set(on_a, Coins(1_000_000));
@@ -265,11 +274,16 @@ fn a_purchase_that_is_on_its_way_is_finished_first() {
     scene.tick();
     scene.a.faults.resume();
     // The award is made and its commit held up.
-    scene.until("the purchase is being stored", |scene| scene.a.faults.calls(Op::Enqueue) == 1);
+    scene.until("the purchase is being stored", |scene| {
+        scene.a.faults.calls(Op::Enqueue) == 1
+    });
     scene.a.faults.hang();
     scene.run(TICK * 3);
     scene.a.faults.resume();
-    scene.a.faults.fail_next(Op::Commit, 3, bevy_player_data::store::Fault::Before);
+    scene
+        .a
+        .faults
+        .fail_next(Op::Commit, 3, bevy_player_data::store::Fault::Before);
     let on_b = scene.b.app.join("ada");
     scene.until("ada is on b", |scene| scene.b.has_session(on_b));
     let granted = scene.runtime.block_on(bought);
@@ -310,7 +324,10 @@ fn a_trade_that_is_on_its_way_is_finished_first() {
     scene.until("ada is on b", |scene| scene.b.has_session(on_b));
     assert_eq!(scene.b.coins(on_b), Some(6));
     assert_eq!(scene.a.coins(bob), Some(4));
-    assert_eq!(scene.a.app.world().resource::<Order>().0, ["settled", "settled", "asked"]);
+    assert_eq!(
+        scene.a.app.world().resource::<Order>().0,
+        ["settled", "settled", "asked"]
+    );
 }
 
 #[test]
@@ -322,7 +339,9 @@ fn several_players_hop_at_once() {
         scene.a.app.set(entity, Coins(n as u64));
     }
     let on_b: Vec<Entity> = names.iter().map(|name| scene.b.app.join(name)).collect();
-    let took = scene.until("all are on b", |scene| on_b.iter().all(|&entity| scene.b.has_session(entity)));
+    let took = scene.until("all are on b", |scene| {
+        on_b.iter().all(|&entity| scene.b.has_session(entity))
+    });
     assert!(took <= TICK * 8, "it took {took:?}");
     for (n, &entity) in on_b.iter().enumerate() {
         assert_eq!(scene.b.coins(entity), Some(n as u64));

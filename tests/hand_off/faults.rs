@@ -6,6 +6,7 @@ use bevy::prelude::*;
 use bevy_player_data::{
     prelude::*,
     store::{Fault, FaultRates, Op},
+    testing::follow_seed,
 };
 
 use super::{
@@ -32,14 +33,22 @@ fn a_server_that_is_dead_costs_the_wait_for_its_lease_and_no_more() {
         passed += TICK;
     }
     // Counted from when b has last seen it beat.
-    assert!(passed >= lease_ttl - prompt("a").beat, "a had its lease for {passed:?}");
+    assert!(
+        passed >= lease_ttl - prompt("a").beat,
+        "a had its lease for {passed:?}"
+    );
     assert_eq!(scene.b.coins(on_b), Some(1));
 }
 
 #[test]
 fn messages_that_get_lost_cost_time_and_nothing_else() {
     for op in [Op::Acquire, Op::Wish, Op::Wishes, Op::Withdraw, Op::Commit] {
-        for fault in [Fault::Before, Fault::After, Fault::Late(SECOND), Fault::Late(SECOND / 50)] {
+        for fault in [
+            Fault::Before,
+            Fault::After,
+            Fault::Late(SECOND),
+            Fault::Late(SECOND / 50),
+        ] {
             let (mut scene, _) = Scene::with_ada(412);
             for side in [&scene.a, &scene.b] {
                 side.faults.fail_next(op, 2, fault);
@@ -62,7 +71,9 @@ fn messages_that_get_lost_cost_time_and_nothing_else() {
 fn a_store_that_goes_down_in_the_middle_holds_the_player_up_until_all_is_saved() {
     let (mut scene, on_a) = Scene::with_ada(412);
     let on_b = scene.b.app.join("ada");
-    scene.until("a is asked", |scene| scene.a.asked() == 1 || scene.b.has_session(on_b));
+    scene.until("a is asked", |scene| {
+        scene.a.asked() == 1 || scene.b.has_session(on_b)
+    });
     scene.a.faults.down();
     // Whatever was decided by then: b gets ada with everything, or not at all.
     scene.run(5 * SECOND);
@@ -149,6 +160,14 @@ fn a_server_that_dies_while_it_waits_takes_nobody_along() {
 
 #[test]
 fn players_who_hop_for_ever_on_a_bad_store_lose_nothing() {
+    for seed in 1..=3 {
+        follow_seed(Some(seed));
+        hop_on_a_bad_store(seed);
+    }
+    follow_seed(None);
+}
+
+fn hop_on_a_bad_store(seed: u64) {
     let mut scene = Scene::new();
     let rates = FaultRates {
         before: 0.05,
@@ -165,7 +184,7 @@ fn players_who_hop_for_ever_on_a_bad_store_lose_nothing() {
     let mut coins = [0; 4];
     for hop in 0..60 {
         let is_on_a = hop % 2 == 0;
-        scene.until(&format!("all have made hop {hop}"), |scene| {
+        scene.until(&format!("all have made hop {hop} with seed {seed}"), |scene| {
             let here = if is_on_a { &scene.a } else { &scene.b };
             players.iter().all(|&entity| here.has_session(entity))
         });
@@ -175,7 +194,12 @@ fn players_who_hop_for_ever_on_a_bad_store_lose_nothing() {
             (&mut scene.b, &mut scene.a)
         };
         for (n, player) in players.iter_mut().enumerate() {
-            assert_eq!(here.coins(*player), Some(coins[n]), "{} on hop {hop}", names[n]);
+            assert_eq!(
+                here.coins(*player),
+                Some(coins[n]),
+                "{} on hop {hop}, seed {seed}",
+                names[n]
+            );
             coins[n] += 1;
             here.app.set(*player, Coins(coins[n]));
             *player = there.app.join(names[n]);

@@ -21,7 +21,9 @@ const SECOND: Duration = Duration::from_secs(1);
 fn a_player_who_is_sent_on_is_saved_and_free_when_the_game_hears_of_it() {
     let (mut scene, ada) = Scene::with_ada(412);
     scene.a.transfer(ada, "b");
-    scene.until("the game hears of it", |scene| !scene.a.game().transferred.is_empty());
+    scene.until("the game hears of it", |scene| {
+        !scene.a.game().transferred.is_empty()
+    });
     assert_eq!(scene.a.game().transferred, [("b".to_owned(), Ok(()))]);
     assert!(scene.is_free("ada"));
     assert_eq!(scene.stored_coins("ada"), Some(Coins(412)));
@@ -62,7 +64,10 @@ fn somebody_without_a_session_can_not_be_sent_on() {
     scene.a.app.update();
     scene.a.transfer(ada, "b");
     scene.run(SECOND);
-    assert_eq!(scene.a.game().transferred, [("b".to_owned(), Err(SaveError::NoSession))]);
+    assert_eq!(
+        scene.a.game().transferred,
+        [("b".to_owned(), Err(SaveError::NoSession))]
+    );
     assert!(scene.a.is_here(ada));
 }
 
@@ -75,7 +80,10 @@ fn a_player_who_is_sent_twice_goes_once() {
     let answers = std::mem::take(&mut scene.a.game().transferred);
     assert_eq!(answers.len(), 2);
     assert!(answers.contains(&("b".to_owned(), Ok(()))), "{answers:?}");
-    assert!(answers.contains(&("c".to_owned(), Err(SaveError::NoSession))), "{answers:?}");
+    assert!(
+        answers.contains(&("c".to_owned(), Err(SaveError::NoSession))),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -94,7 +102,9 @@ fn a_trade_that_is_on_its_way_is_finished_before_a_player_is_sent_on() {
     scene.a.transfer(ada, "b");
     scene.tick();
     assert!(scene.a.has_session(ada), "the trade comes first");
-    scene.until("the game hears of it", |scene| !scene.a.game().transferred.is_empty());
+    scene.until("the game hears of it", |scene| {
+        !scene.a.game().transferred.is_empty()
+    });
     assert_eq!(scene.stored_coins("ada"), Some(Coins(6)));
     assert_eq!(scene.stored_coins("bob"), Some(Coins(4)));
 }
@@ -160,7 +170,10 @@ fn the_client_is_told_where_to_go_once_everything_is_durable_and_is_then_disconn
     scene.a.transfer(ada, "b");
     let mut ticks = 0;
     while !scene.is_free("ada") {
-        assert!(!heard(&client).iter().any(|heard| heard.starts_with("go")), "too early");
+        assert!(
+            !heard(&client).iter().any(|heard| heard.starts_with("go")),
+            "too early"
+        );
         assert!(scene.a.app.world().resource::<RenetServer>().is_connected(7));
         step(&mut scene, &mut client, link);
         ticks += 1;
@@ -186,7 +199,10 @@ fn the_client_of_a_player_whom_another_server_has_asked_for_is_told_why_and_disc
     assert!(scene.b.has_session(on_b));
     assert_eq!(scene.b.coins(on_b), Some(412));
     let why = "the player went on to another server";
-    assert_eq!(heard(&client), [format!("ended: {why}"), format!("goodbye: {why}")]);
+    assert_eq!(
+        heard(&client),
+        [format!("ended: {why}"), format!("goodbye: {why}")]
+    );
     assert!(!scene.a.app.world().resource::<RenetServer>().is_connected(7));
 }
 

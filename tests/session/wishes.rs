@@ -100,12 +100,19 @@ async fn a_load_that_ends_without_a_session_takes_its_wish_back() {
         assert!(load.answer().await.is_err());
         let start = Instant::now();
         seen.until(0).await;
-        assert!(start.elapsed() < SECOND, "{fault:?}: it took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < SECOND,
+            "{fault:?}: it took {:?}",
+            start.elapsed()
+        );
         assert!(!ada.is_over());
 
         // The same for one whose time is up.
         let refused = b.try_join("ada").await;
-        assert!(matches!(refused, Err(OpenError::SessionLocked { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(OpenError::SessionLocked { .. })),
+            "{refused:?}"
+        );
         seen.until(0).await;
     }
 }
@@ -113,7 +120,8 @@ async fn a_load_that_ends_without_a_session_takes_its_wish_back() {
 #[tokio::test(start_paused = true)]
 async fn a_wish_that_arrives_after_it_was_taken_back_ends_by_itself() {
     let (_a, b, seen, _ada) = ada_on_a().await;
-    b.wire.script(Op::Wish, [Fault::Late(5 * SECOND), Fault::Fail, Fault::Fail]);
+    b.wire
+        .script(Op::Wish, [Fault::Late(5 * SECOND), Fault::Fail, Fault::Fail]);
     let (opening, load) = open(&b.sessions, "ada");
     sleep(SECOND / 20).await;
     opening.cancel();
@@ -131,7 +139,10 @@ async fn a_wish_stands_for_as_long_as_its_load_waits() {
     let (_opening, load) = open(&b.sessions, "ada");
     seen.until(1).await;
     let load_timeout = b.sessions.settings().load_timeout;
-    assert!(load_timeout > 3 * b.sessions.settings().beat, "or this tests nothing");
+    assert!(
+        load_timeout > 3 * b.sessions.settings().beat,
+        "or this tests nothing"
+    );
     sleep(load_timeout - SECOND).await;
     assert_eq!(seen.now().len(), 1);
     assert!(load.answer().await.is_err());
@@ -173,11 +184,30 @@ async fn of_two_that_wish_the_one_who_was_slower_is_next() {
     close(ada, 7).answer().await.expect("the close lands");
     // Whoever is quicker gives ada back at once.
     let start = Instant::now();
-    let (b_had_her, c_had_her) = tokio::join!(
-        async { on_b.answer().await.map(drop) },
-        async { on_c.answer().await.map(drop) }
-    );
+    let (b_had_her, c_had_her) = tokio::join!(async { on_b.answer().await.map(drop) }, async {
+        on_c.answer().await.map(drop)
+    });
     assert_eq!((b_had_her, c_had_her), (Ok(()), Ok(())));
+    assert!(start.elapsed() <= SECOND / 10, "it took {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_was_granted_too_late_is_given_back_when_somebody_wishes_for_the_player() {
+    let (a, b) = two_servers().await;
+    Seen::by(&a);
+    Seen::by(&b);
+    // It takes effect when its load is long over, so that nobody on a answers for it.
+    a.wire.script(Op::Acquire, [Fault::Late(SECOND)]);
+    let (opening, load) = open(&a.sessions, "ada");
+    sleep(SECOND / 20).await;
+    opening.cancel();
+    assert!(load.answer().await.is_err());
+    while a.wire.landed_late() == 0 {
+        sleep(SECOND / 50).await;
+    }
+    assert!(!a.is_free("ada").await, "or this tests nothing");
+    let start = Instant::now();
+    b.join("ada").await;
     assert!(start.elapsed() <= SECOND / 10, "it took {:?}", start.elapsed());
 }
 

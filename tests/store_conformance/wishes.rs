@@ -111,10 +111,16 @@ async fn a_wish_changes_nothing_about_the_player(rows: Rows) {
 async fn a_wish_that_is_repeated_is_one_wish_with_the_newer_limit(rows: Rows) {
     let scene = Scene::new(&rows).await;
     let wish = scene.wish();
-    let first = Wish { until_beat: 1, ..wish };
+    let first = Wish {
+        until_beat: 1,
+        ..wish
+    };
     assert_eq!(scene.b.store.wish(first).await, Ok(true));
     assert_eq!(scene.b.store.wish(first).await, Ok(true));
-    let second = Wish { until_beat: 2, ..wish };
+    let second = Wish {
+        until_beat: 2,
+        ..wish
+    };
     assert_eq!(scene.b.store.wish(second).await, Ok(true));
     scene.both_see(&[second]).await;
 }

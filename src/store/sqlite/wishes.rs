@@ -138,7 +138,10 @@ mod tests {
             .execute_batch("ALTER TABLE wishes RENAME TO elsewhere")
             .unwrap();
         assert_eq!(look.wishes(&reader, server).unwrap(), Wishes::default());
-        assert!(look.wishes(&reader, ServerId::random()).is_err(), "another question");
+        assert!(
+            look.wishes(&reader, ServerId::random()).is_err(),
+            "another question"
+        );
     }
 
     #[test]
