@@ -97,7 +97,8 @@ fn hop(path: &Path, players: usize, time: Duration) -> Vec<Duration> {
     let (to_b, at_b) = mpsc::channel();
     for player in 0..players {
         let to = if player.is_multiple_of(2) { &to_a } else { &to_b };
-        to.send(Arrival { player, coins: 0 }).expect("the other end is here");
+        to.send(Arrival { player, coins: 0 })
+            .expect("the other end is here");
     }
     let until = Instant::now() + time;
     thread::scope(|scope| {
@@ -131,12 +132,17 @@ fn serve(
                 at_least: coins,
                 leaves: None,
             };
-            app.world_mut().resource_mut::<Visitors>().here.insert(entity, visitor);
+            app.world_mut()
+                .resource_mut::<Visitors>()
+                .here
+                .insert(entity, visitor);
         }
         app.update();
         if saved.elapsed() >= Duration::from_secs(1) {
             saved = Instant::now();
-            app.world_mut().run_system_cached(save_all).expect("a sound system");
+            app.world_mut()
+                .run_system_cached(save_all)
+                .expect("a sound system");
         }
         send_on(app.world_mut(), other, &mut random);
         thread::sleep(TICK.saturating_sub(tick.elapsed()));
@@ -180,7 +186,11 @@ fn welcome(loaded: On<PlayerLoaded>, mut visitors: ResMut<Visitors>, coins: Quer
     let Visitors { here, waits } = &mut *visitors;
     let visitor = here.get_mut(&loaded.entity).expect("they were asked for here");
     let coins = coins.get(loaded.entity).expect("everybody has some").0;
-    assert!(coins >= visitor.at_least, "player {} has lost something", visitor.player);
+    assert!(
+        coins >= visitor.at_least,
+        "player {} has lost something",
+        visitor.player
+    );
     waits.push(visitor.asked.elapsed());
     visitor.leaves = Some(Instant::now() + STAY);
 }
@@ -220,7 +230,9 @@ fn look(path: &Path, looks: u32) {
     let server = ServerId::random();
     let began = Instant::now();
     for _ in 0..looks {
-        runtime.block_on(store.wishes(server)).expect("the file can be read");
+        runtime
+            .block_on(store.wishes(server))
+            .expect("the file can be read");
     }
     let unchanged = began.elapsed() / looks;
     let began = Instant::now();
@@ -234,7 +246,10 @@ fn look(path: &Path, looks: u32) {
     let every = HandOffSettings::default().poll;
     println!("\n| a look for wishes, every {every:?} | µs | of a core |");
     println!("|---|---|---|");
-    for (what, cost) in [("nothing has changed", unchanged), ("something has changed", changed)] {
+    for (what, cost) in [
+        ("nothing has changed", unchanged),
+        ("something has changed", changed),
+    ] {
         let share = 100.0 * cost.as_secs_f64() / every.as_secs_f64();
         println!("| {what} | {} | {share:.2} % |", microseconds(Some(cost)));
     }

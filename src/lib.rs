@@ -97,7 +97,14 @@
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
 //!
 //! **On the client.** The same types, [`PlayerDataPlugin::client`], and an entity with
-//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it.
+//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it. What a player
+//! should be told is on it, too: [`LoadDelayed`](player::LoadDelayed), [`SaveUnderWay`](player::SaveUnderWay),
+//! [`SaveBlocked`](player::SaveBlocked), `LastSaveFailed`, and what became of [purchases](player::OwnPurchases).
+//!
+//! **Shutting down.** A signal, or [`ShutDown`](server::ShutDown), tells the clients and then exits; on exit everybody is
+//! saved.
+//!
+//! **Watching it run.** [`PlayerDataDiagnosticsPlugin`](diagnostics::PlayerDataDiagnosticsPlugin) feeds Bevy's diagnostics.
 //!
 //! # If you know the Roblox modules
 //!
@@ -148,6 +155,7 @@
 //!
 //! | module | concern | knows |
 //! |---|---|---|
+//! | [`diagnostics`] | figures for Bevy's `DiagnosticsStore` | what server and client count |
 //! | [`server`], [`client`] | Bevy systems that own sessions; the mirror | everything below |
 //! | [`replication`] | what crosses the wire | neither store nor session |
 //! | [`registry`] | which components are persisted, and how each becomes bytes | Bevy, documents |
@@ -161,12 +169,14 @@
 mod chance;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod diagnostics;
 pub mod document;
 mod id;
 #[cfg(feature = "server")]
 pub mod inbox;
 pub mod player;
 mod plugin;
+mod reflect;
 pub mod registry;
 pub mod replication;
 #[cfg(feature = "server")]
@@ -200,11 +210,13 @@ pub mod prelude {
     pub use crate::store::SqliteStore;
     pub use crate::{
         PlayerDataPlugin, PlayerId, ProductId, PurchaseId,
+        diagnostics::PlayerDataDiagnosticsPlugin,
         document::{MigrateError, StoredValue},
         player::{
-            ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback,
-            PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
-            PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError, SavePlayer, SessionEnd,
+            DisconnectKind, ErrorKind, LoadDelayed, LoadError, OwnPlayer, OwnPurchases, PersistentPlayer,
+            PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved,
+            PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError,
+            SavePlayer, SaveUnderWay, SessionEnd,
         },
         registry::{PersistAppExt, PlayerData, Rule},
         replication::{ConnectionConfigExt, ReplicationSettings},
@@ -218,7 +230,7 @@ pub mod prelude {
         server::{
             HandOffSettings, Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
             PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
-            ServerSettings, ServerStats, Trade, TradeCommandsExt,
+            ServerSettings, ServerStats, ShutDown, Trade, TradeCommandsExt,
         },
         store::{MemoryStore, NewReceipt},
     };

@@ -59,7 +59,9 @@ pub(crate) use plugins::NeedsPlugin;
 #[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
-pub(crate) use watch::{LastWord, disconnect_after_send, disconnect_unless_back, install_server};
+pub(crate) use watch::{
+    LastWord, ReplicationServer, disconnect_after_send, disconnect_unless_back, install_server,
+};
 
 /// The settings of the connection between server and client.
 ///

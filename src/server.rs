@@ -18,6 +18,8 @@ use bevy::{
 
 use crate::{
     id::{PlayerId, ProductId},
+    player::remember_own_purchase,
+    reflect,
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
@@ -38,6 +40,7 @@ mod report;
 mod runtime;
 mod save;
 mod settings;
+mod shut_down;
 mod signals;
 mod stats;
 mod trade;
@@ -49,6 +52,7 @@ pub use purchases::{
     Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked, answer::WaitForPurchase,
 };
 pub use settings::{Identify, OnLoadFailure, OnSessionLost, ServerSettings};
+pub use shut_down::ShutDown;
 pub use stats::ServerStats;
 pub use trade::{Trade, TradeCommandsExt};
 pub use wait::{PlayerDataServer, WaitForLoad};
@@ -116,6 +120,7 @@ impl Plugin for PlayerDataServerPlugin {
             panic!("`PlayerDataPlugin::server` can't work with these settings: {problem}");
         }
         systems::configure(app);
+        reflect::register(app);
         app.insert_resource(Server::new(
             Arc::clone(&self.store),
             self.settings.clone(),
@@ -131,6 +136,7 @@ impl Plugin for PlayerDataServerPlugin {
         .add_observer(join::start_loading)
         .add_observer(save::save_on_request)
         .add_observer(hand_off::transfer_on_request)
+        .add_observer(remember_own_purchase)
         .add_observer(save::keep_ticks_in_range)
         .add_observer(purchases::keep_ticks_in_range)
         .add_systems(
@@ -152,6 +158,7 @@ impl Plugin for PlayerDataServerPlugin {
             join::install_auto_join(app);
         }
         exit::install(app);
+        shut_down::install(app);
     }
 
     fn finish(&self, app: &mut App) {

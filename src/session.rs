@@ -57,7 +57,7 @@ pub use error::{OpenError, SaveError};
 pub use handle::{Saved, Session};
 pub use heartbeat::{LeaseState, LeaseStatus};
 pub use lease::LeaseWatch;
-pub use opening::{Opened, Opening};
+pub use opening::{Delay, Opened, Opening};
 pub(crate) use queue::panic_message;
 pub use queue::{NotRun, OrderedQueue, Request, Skip, Ticket, Turn};
 pub use retry::{Attempts, RetryPolicy};
@@ -171,7 +171,21 @@ impl Sessions {
         player: PlayerId,
         done: impl FnOnce(Result<Opened, OpenError>) + Send + 'static,
     ) -> Opening {
-        opening::open(self, player, Box::new(done))
+        self.open_telling(player, |_| (), done)
+    }
+
+    /// The same, for somebody who shows the player why it takes long: `delayed` is called whenever there is a new reason for
+    /// that. (A call that was already under way when `done` was called may end after it.)
+    ///
+    /// # Errors
+    /// `done` gets an [`OpenError`].
+    pub fn open_telling(
+        &self,
+        player: PlayerId,
+        delayed: impl Fn(Delay) + Send + Sync + 'static,
+        done: impl FnOnce(Result<Opened, OpenError>) + Send + 'static,
+    ) -> Opening {
+        opening::open(self, player, Box::new(delayed), Box::new(done))
     }
 
     /// Drops what need not run when the server is about to exit, and hurries the rest.

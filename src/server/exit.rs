@@ -182,7 +182,7 @@ fn retire(server: &Server) -> mpsc::Receiver<()> {
 fn unsaved(server: &Server, answers: &[Report]) -> Vec<UnsavedPlayer> {
     let mut results: HashMap<u64, &Result<(), SaveError>> = HashMap::default();
     for answer in answers {
-        if let Report::Closed { ticket, result } = answer {
+        if let Report::Closed { ticket, result, .. } = answer {
             results.insert(*ticket, result);
         }
     }

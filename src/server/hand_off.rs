@@ -20,7 +20,8 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        HandOffRequested, LoadError, PlayerClient, PlayerTransferred, SaveError, SessionEnd, TransferPlayer,
+        DisconnectKind, HandOffRequested, LoadError, PlayerClient, PlayerTransferred, SaveError, SessionEnd,
+        TransferPlayer,
     },
     replication::{self, LastWord},
     store::{LockId, Wished},
@@ -308,10 +309,11 @@ pub(super) fn conclude(
         world.resource_mut::<ServerStats>().hand_offs += 1;
     }
     if let Some(client) = client {
+        let kind = DisconnectKind::SessionEnded(SessionEnd::HandedOff);
         let word = match (result, &to) {
             (Ok(()), Some(server)) => LastWord::GoTo(server),
-            (Ok(()), None) => LastWord::Goodbye(&SessionEnd::HandedOff.to_string()),
-            (Err(error), _) => LastWord::Goodbye(&error.for_player().to_string()),
+            (Ok(()), None) => LastWord::Goodbye(kind, &SessionEnd::HandedOff.to_string()),
+            (Err(error), _) => LastWord::Goodbye(kind, &error.for_player().to_string()),
         };
         replication::disconnect_unless_back(world, client, word);
     }

@@ -13,8 +13,9 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        LoadError, PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
+        DisconnectKind, LoadDelayed, LoadError, PersistentPlayer, PlayerClient, PlayerFallback,
+        PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SaveUnderWay,
+        SessionEnd,
     },
     replication,
 };
@@ -56,8 +57,18 @@ fn on_player_removed(mut world: DeferredWorld, context: HookContext) {
     world
         .resource_mut::<Waiters>()
         .resolve(entity, &Err(LoadError::Left));
-    remove_later::<(PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked)>(&mut world, entity);
+    remove_later::<States>(&mut world, entity);
 }
+
+/// Everything that an entity which is no player any more has to lose.
+pub(super) type States = (
+    PlayerLoading,
+    LoadDelayed,
+    PlayerSession,
+    PlayerFallback,
+    SaveBlocked,
+    SaveUnderWay,
+);
 
 /// Where the entity lives on, it is no player any more.
 fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
@@ -147,13 +158,15 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
         },
     );
     let reporter = server.reporter.clone();
+    let asked = server.runtime.now();
     live.session.close(snapshot, move |result| {
         let result = match refused {
             Some(error) => Err(error),
             None => result.map(|_| ()).map_err(SaveError::from),
         };
         // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Closed { ticket, result });
+        let took = asked.elapsed();
+        let _ = reporter.send(Report::Closed { ticket, result, took });
     });
 }
 
@@ -212,7 +225,10 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
     world.flush();
     match (policy, player) {
         (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player, on_defaults),
-        _ => disconnect_and_despawn(world, entity, &reason.to_string()),
+        _ => {
+            let kind = DisconnectKind::SessionEnded(reason);
+            disconnect_and_despawn(world, entity, kind, &reason.to_string());
+        }
     }
 }
 
@@ -220,7 +236,7 @@ pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: Player
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };
-    entity_mut.remove::<(PlayerSession, SaveBlocked)>();
+    entity_mut.remove::<(PlayerSession, SaveBlocked, SaveUnderWay)>();
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
         entity_mut.insert(PlayerFallback::new(reason));
         world
@@ -231,9 +247,9 @@ pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: Player
 }
 
 /// Tells the player's client why, disconnects it once that is on its way, and despawns the entity.
-pub(super) fn disconnect_and_despawn(world: &mut World, entity: Entity, reason: &str) {
+pub(super) fn disconnect_and_despawn(world: &mut World, entity: Entity, kind: DisconnectKind, reason: &str) {
     if let Some(&PlayerClient(client)) = world.get::<PlayerClient>(entity) {
-        replication::disconnect_after_send(world, client, reason);
+        replication::disconnect_after_send(world, client, kind, reason);
     }
     if let Ok(entity) = world.get_entity_mut(entity) {
         entity.despawn();

@@ -19,11 +19,11 @@ use crate::{
     document::{Document, Entry},
     id::PlayerId,
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
-        PlayerSession, SessionEnd,
+        DisconnectKind, LoadDelayed, LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed,
+        PlayerLoaded, PlayerLoading, PlayerSession, SessionEnd,
     },
     registry::{ComponentValue, DataType, DataTypes, DecodeError, insert_together},
-    session::{OpenError, Opened, Session},
+    session::{Delay, OpenError, Opened, Session},
 };
 
 /// What a successful load brings to the main thread.
@@ -60,8 +60,17 @@ fn start_load(world: &mut World, entity: Entity, player: PlayerId) {
     let types = types(world);
     let mut server = world.resource_mut::<Server>();
     let ticket = server.ticket();
-    let reporter = server.reporter.clone();
-    let opening = server.sessions.open(player, move |result| {
+    let (delays, reporter) = (server.reporter.clone(), server.reporter.clone());
+    let delayed = move |delay: Delay| {
+        let delayed = LoadDelayed::new(delay.reason.into(), delay.gives_up_in);
+        // Nobody is left to hear it after the app is gone.
+        let _ = delays.send(Report::LoadDelayed {
+            entity,
+            ticket,
+            delayed,
+        });
+    };
+    let opening = server.sessions.open_telling(player, delayed, move |result| {
         let result = result
             .map_err(LoadError::from)
             .and_then(|opened| decode(&types, opened));
@@ -154,6 +163,15 @@ pub(super) fn apply(world: &mut World, entity: Entity, ticket: u64, result: Resu
     }
 }
 
+/// Shows on the entity why its load takes long, if it still waits for it.
+pub(super) fn apply_delayed(world: &mut World, entity: Entity, ticket: u64, delayed: LoadDelayed) {
+    if awaiting(world, entity, ticket).is_some()
+        && let Ok(mut entity) = world.get_entity_mut(entity)
+    {
+        entity.insert(delayed);
+    }
+}
+
 /// The player of an entity that still waits for this very load.
 fn awaiting(world: &World, entity: Entity, awaited: u64) -> Option<PlayerId> {
     match world.resource::<Server>().players.get(&entity) {
@@ -229,7 +247,8 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
         error: error.clone(),
     });
     if reaction == OnLoadFailure::Disconnect {
-        leave::disconnect_and_despawn(world, entity, &error.for_player().to_string());
+        let kind = DisconnectKind::LoadFailed(error.kind());
+        leave::disconnect_and_despawn(world, entity, kind, &error.for_player().to_string());
     }
 }
 
@@ -239,7 +258,7 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
 fn make_room(world: &mut World, entity: Entity, ticket: u64) -> bool {
     let types = types(world);
     if let Ok(mut entity) = world.get_entity_mut(entity) {
-        entity.remove::<PlayerLoading>();
+        entity.remove::<(PlayerLoading, LoadDelayed)>();
         take_data_off(&mut entity, &types);
     }
     awaiting(world, entity, ticket).is_some()

@@ -1,7 +1,8 @@
 //! What the runtime's threads tell the main thread.
 
-use bevy::prelude::*;
+use std::time::Duration;
 
+use bevy::prelude::*;
 use tokio::sync::oneshot;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     id::PlayerId,
-    player::{LoadError, PurchaseDecision, SaveError},
+    player::{LoadDelayed, LoadError, PurchaseDecision, SaveError},
     store::{Arrivals, Enqueued, Settlement, StoreError, Wished},
 };
 
@@ -23,13 +24,20 @@ pub(super) enum Report {
         ticket: u64,
         result: Result<load::Loaded, LoadError>,
     },
-    /// A save of a session that goes on has ended.
+    /// A load takes long.
+    LoadDelayed {
+        entity: Entity,
+        ticket: u64,
+        delayed: LoadDelayed,
+    },
+    /// A save of a session that goes on has ended, so long after it was asked for.
     Saved {
         entity: Entity,
         player: PlayerId,
         ticket: u64,
         carried: Vec<Settlement>,
         result: Result<(), SaveError>,
+        took: Duration,
     },
     /// A save was refused before it was queued.
     NotSaved {
@@ -48,10 +56,11 @@ pub(super) enum Report {
         parties: [trade::Party; 2],
         result: Result<(), [SaveError; 2]>,
     },
-    /// A final save has ended, and the lock is given back.
+    /// A final save has ended, so long after it was asked for, and the lock is given back.
     Closed {
         ticket: u64,
         result: Result<(), SaveError>,
+        took: Duration,
     },
     /// A player's open receipts were read, or could not be.
     Fetched {
@@ -90,13 +99,22 @@ pub(super) fn apply(world: &mut World, report: Report) {
             ticket,
             result,
         } => load::apply(world, entity, ticket, result),
+        Report::LoadDelayed {
+            entity,
+            ticket,
+            delayed,
+        } => load::apply_delayed(world, entity, ticket, delayed),
         Report::Saved {
             entity,
             player,
             ticket,
             carried,
             result,
-        } => save::apply(world, entity, player, ticket, carried, result),
+            took,
+        } => {
+            save::count(world, &result, took);
+            save::apply(world, entity, player, ticket, carried, result);
+        }
         Report::NotSaved {
             entity,
             player,
@@ -105,7 +123,10 @@ pub(super) fn apply(world: &mut World, report: Report) {
         } => save::answer(world, entity, player, ticket, Err(error)),
         Report::TradeDelayed { parties, error } => trade::apply_delayed(world, parties, error),
         Report::Traded { parties, result } => trade::apply(world, parties, result),
-        Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),
+        Report::Closed { ticket, result, took } => {
+            save::count(world, &result, took);
+            leave::apply_closed(world, ticket, result);
+        }
         Report::Fetched {
             entity,
             ticket,

@@ -22,7 +22,9 @@ use super::{
 use crate::{
     document::{Document, Entry},
     id::PlayerId,
-    player::{PlayerSaved, SaveBlocked, SaveError, SavePlayer, SessionEnd},
+    player::{
+        OwnPlayer, PlayerClient, PlayerSaved, SaveBlocked, SaveError, SavePlayer, SaveUnderWay, SessionEnd,
+    },
     registry::{DataType, DataTypes},
     session::{self, Session, Snapshot},
     steps,
@@ -319,7 +321,8 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         _ => Vec::new(),
     };
     let mut server = world.resource_mut::<Server>();
-    if outcome == Ok(true) {
+    let is_queued = outcome == Ok(true);
+    if is_queued {
         queue(&server, entity, &mut live);
     }
     server.players.insert(entity, Player::Live(live));
@@ -340,6 +343,9 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         },
     };
     purchases::apply_saved(world, entity, ticket, postponed, &Err(not_saved));
+    if is_queued {
+        show_saving(world, entity);
+    }
 }
 
 /// How many saves of one player may wait at once, so that a game that asks in every update fills no memory while the
@@ -349,6 +355,7 @@ const MOST_IN_FLIGHT: u32 = 64;
 /// Hands what was captured to the session's queue.
 fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
     let (player, ticket, reporter) = (live.player, live.ticket, server.reporter.clone());
+    let asked = server.runtime.now();
     live.unsaved = false;
     live.in_flight += 1;
     let snapshot = live.snapshot();
@@ -362,6 +369,7 @@ fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
             ticket,
             carried,
             result,
+            took: asked.elapsed(),
         });
     });
     steps::reached("save.queued");
@@ -382,6 +390,7 @@ pub(super) fn apply(
         // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
     }
+    show_saving(world, entity);
     answer(world, entity, player, ticket, result.clone());
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
@@ -436,6 +445,32 @@ fn tell(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), 
         result,
     });
     world.flush();
+}
+
+/// Keeps [`SaveUnderWay`] in step with what is on its way, where there is somebody to show it to.
+fn show_saving(world: &mut World, entity: Entity) {
+    let is_saving = matches!(
+        world.resource::<Server>().players.get(&entity),
+        Some(Player::Live(live)) if live.in_flight > 0
+    );
+    let Ok(mut entity) = world.get_entity_mut(entity) else {
+        return;
+    };
+    if entity.contains::<SaveUnderWay>() == is_saving {
+        return;
+    }
+    if !is_saving {
+        entity.remove::<SaveUnderWay>();
+    } else if entity.contains::<PlayerClient>() || entity.contains::<OwnPlayer>() {
+        entity.insert(SaveUnderWay::new());
+    }
+}
+
+/// Counts a save that has ended.
+pub(super) fn count(world: &mut World, result: &Result<(), SaveError>, took: Duration) {
+    if result.is_ok() {
+        world.resource_mut::<ServerStats>().save_time += took;
+    }
 }
 
 /// Counts and logs how a save ended.

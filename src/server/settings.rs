@@ -60,8 +60,8 @@ pub struct ServerSettings {
     /// it over, another server has asked for them, or the store has refused a trade. Default:
     /// [`OnSessionLost::Disconnect`].
     pub on_session_lost: OnSessionLost,
-    /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) become an [`AppExit`], so that everybody is saved. They are
-    /// handled from `App::run` on; a second signal does not interrupt saving. Default: yes.
+    /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) [shut the app down](super::ShutDown), so that clients are told and
+    /// everybody is saved. They are handled from `App::run` on; a second signal does not interrupt saving. Default: yes.
     pub handle_signals: bool,
     /// What concerns players who go on on another server.
     pub hand_off: HandOffSettings,

@@ -9,6 +9,7 @@ mod slot;
 use std::{
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{
@@ -72,6 +73,17 @@ impl Drop for Opening {
     }
 }
 
+/// Why a load takes long, see [`Sessions::open_telling`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delay {
+    /// What stands in the way: with what the load fails if nothing changes.
+    pub reason: OpenError,
+    /// How much longer it is tried.
+    pub gives_up_in: Duration,
+}
+
+pub(super) type Delayed = Box<dyn Fn(Delay) + Send + Sync>;
 pub(super) type Done = Box<dyn FnOnce(Result<Opened, OpenError>) + Send>;
 
 /// What the game, the timer and the slot share about a load.
@@ -81,6 +93,9 @@ pub(super) struct Load {
     player: PlayerId,
     /// The lock's id, the same in every attempt.
     lock: LockId,
+    /// When it is given up.
+    deadline: Instant,
+    delayed: Delayed,
     state: Mutex<LoadState>,
     abandoned: Watched<bool>,
 }
@@ -94,15 +109,21 @@ struct LoadState {
     trouble: OpenError,
 }
 
-pub(super) fn open(sessions: &Sessions, player: PlayerId, done: Done) -> Opening {
+pub(super) fn open(sessions: &Sessions, player: PlayerId, delayed: Delayed, done: Done) -> Opening {
     let trouble = OpenError::Unavailable {
         player,
         message: "what was asked for about this player before has not come to its end yet".to_owned(),
+    };
+    let now = {
+        let _context = sessions.inner.runtime.enter();
+        Instant::now()
     };
     let load = Arc::new(Load {
         inner: Arc::downgrade(&sessions.inner),
         player,
         lock: LockId::random(),
+        deadline: now + sessions.settings().load_timeout,
+        delayed,
         state: Mutex::new(LoadState {
             done: Some(done),
             ticket: None,
@@ -193,12 +214,28 @@ impl Load {
         self.state().trouble = trouble;
     }
 
+    /// Sets what to say when the time is up, and says so now, unless that is what was said last.
+    fn is_delayed_by(&self, trouble: OpenError) {
+        let is_news = {
+            let mut state = self.state();
+            let last = mem::replace(&mut state.trouble, trouble.clone());
+            state.done.is_some() && last != trouble
+        };
+        if is_news {
+            (self.delayed)(Delay {
+                reason: trouble,
+                gives_up_in: self.deadline.saturating_duration_since(Instant::now()),
+            });
+        }
+    }
+
     /// Waits outside the queue if the game holds a session of the player.
     fn park(self: &Arc<Self>, sessions: &Sessions) -> bool {
         let parked = sessions.inner.registry.park(self);
         if parked {
             let server = sessions.settings().name.clone();
-            self.trouble(OpenError::SessionLocked {
+            let _context = sessions.inner.runtime.enter();
+            self.is_delayed_by(OpenError::SessionLocked {
                 player: self.player,
                 server,
             });
@@ -218,11 +255,9 @@ impl Load {
     }
 
     fn start_timer(self: &Arc<Self>, sessions: &Sessions) {
-        let _context = sessions.inner.runtime.enter();
-        let deadline = Instant::now() + sessions.settings().load_timeout;
         let load = Arc::clone(self);
         let timer = sessions.inner.runtime.spawn(async move {
-            sleep_until(deadline).await;
+            sleep_until(load.deadline).await;
             load.time_is_up();
         });
         let mut state = self.state();

@@ -6,9 +6,9 @@ use bevy_renet::renet::ClientId;
 use crate::{
     id::{ProductId, PurchaseId},
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
-        PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked,
-        SaveError, SessionEnd,
+        DisconnectKind, LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded,
+        PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed,
+        SaveBlocked, SaveError, SessionEnd,
     },
     replication::{self, ReplicationSettings},
 };
@@ -129,7 +129,7 @@ impl ScriptPlayer for World {
     }
 
     fn disconnect_client(&mut self, client: ClientId, reason: &str) {
-        replication::disconnect_after_send(self, client, reason);
+        replication::disconnect_after_send(self, client, DisconnectKind::Other, reason);
     }
 }
 
