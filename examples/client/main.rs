@@ -17,16 +17,12 @@ use clap::Parser;
 mod connection;
 #[path = "../game/game.rs"]
 mod game;
+mod hop;
 mod lines;
 mod screen;
 mod wishes;
 
-use game::{
-    data::shared_data,
-    login::{LoginError, LoginService},
-    net,
-    usage::parse_command_line,
-};
+use game::{data::shared_data, login::LoginError, net, usage::parse_command_line};
 
 /// The client runs at 30 ticks per second.
 const TICK: Duration = Duration::from_millis(33);
@@ -38,9 +34,11 @@ struct Options {
     /// Who to play as. The same name is the same player.
     #[arg(long)]
     name: String,
-    /// The server's login address.
+    /// The server's login address. Of several, which have to share their players, the first is where the game begins, and
+    /// `h` hops to the next.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = http_url)]
-    server: String,
+    #[arg(value_delimiter = ',')]
+    server: Vec<String>,
 }
 
 fn http_url(text: &str) -> Result<String, String> {
@@ -73,7 +71,8 @@ fn main() -> ExitCode {
 }
 
 fn play(options: &Options) -> Result<AppExit, StartError> {
-    let token = LoginService::new(&options.server).log_in(&options.name)?;
+    let route = hop::Route::new(&options.name, &options.server);
+    let token = route.log_in()?;
     let (client, transport) = net::connect(token).map_err(StartError::Socket)?;
     let mut app = App::new();
     app.add_plugins((
@@ -83,7 +82,8 @@ fn play(options: &Options) -> Result<AppExit, StartError> {
         PlayerDataPlugin::client(),
         shared_data,
     ))
-    .add_plugins((connection::plugin, wishes::plugin))
+    .add_plugins((connection::plugin, wishes::plugin, hop::plugin))
+    .insert_resource(route)
     .insert_resource(client)
     .insert_resource(transport);
     if io::stdout().is_terminal() {
