@@ -59,6 +59,16 @@ impl Default for HandOffSettings {
     }
 }
 
+impl HandOffSettings {
+    /// Says what cannot work about these settings.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        if self.poll.is_zero() {
+            return Err("`hand_off.poll` is zero: it must be a positive time".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// Who is to go where.
 #[derive(Resource, Default)]
 pub(super) struct HandOffs {
@@ -233,6 +243,9 @@ fn consider(world: &mut World, wished: &Wished) {
     world.flush();
     if !world.resource::<Server>().is_live(entity, ticket) {
         return; // An observer sent the player away.
+    }
+    if is_dealing(world, entity) {
+        return; // An observer began something.
     }
     let refusal = match request.refusal() {
         Some(why) => Some(why.to_owned()),

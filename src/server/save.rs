@@ -170,17 +170,14 @@ pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> R
     let types = types(world);
     let mut server = world.resource_mut::<Server>();
     let limit = server.settings.document_limit;
-    let Some(Player::Live(mut live)) = server.players.remove(&entity) else {
+    let Some(mut player) = server.players.remove(&entity) else {
         return Err(SaveError::NoSession);
     };
-    let outcome = match world.get_entity(entity) {
-        Ok(entity) => capture(&types, &mut live, entity, now, limit),
-        Err(_) => Err(SaveError::NoSession),
+    let outcome = match (&mut player, world.get_entity(entity)) {
+        (Player::Live(live), Ok(entity)) => capture(&types, live, entity, now, limit),
+        _ => Err(SaveError::NoSession),
     };
-    world
-        .resource_mut::<Server>()
-        .players
-        .insert(entity, Player::Live(live));
+    world.resource_mut::<Server>().players.insert(entity, player);
     outcome
 }
 

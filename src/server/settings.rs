@@ -113,6 +113,7 @@ impl ServerSettings {
 
     /// Says what cannot work about these settings.
     pub(super) fn validate(&self) -> Result<(), String> {
+        self.hand_off.validate()?;
         self.session().validate()?;
         self.purchases.validate()?;
         if self.exit_deadline >= self.lease_ttl {

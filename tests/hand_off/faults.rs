@@ -123,6 +123,26 @@ fn a_wish_that_arrives_a_session_too_late_is_about_nobody() {
 }
 
 #[test]
+fn what_was_seen_a_moment_ago_is_not_held_against_the_next_session() {
+    // A server that looks so rarely that it knows of the wish long after it was taken back.
+    let mut drowsy = prompt("a");
+    drowsy.hand_off.poll = 2 * SECOND;
+    let mut scene = Scene::with(drowsy, prompt("b"));
+    scene.a.game().keeps = true;
+    let first = scene.join_a("ada");
+    let on_b = scene.b.app.join("ada");
+    scene.until("a is asked", |scene| scene.a.asked() == 1);
+    scene.b.app.leave(on_b);
+    scene.run(TICK * 3);
+    scene.a.app.leave(first);
+    scene.a.game().keeps = false;
+    let second = scene.join_a("ada");
+    scene.run(5 * SECOND);
+    assert_eq!(scene.a.asked(), 1);
+    assert!(scene.a.has_session(second));
+}
+
+#[test]
 fn who_comes_back_at_once_is_not_taken_by_the_wish_that_has_come_true() {
     let (mut scene, _) = Scene::with_ada(1);
     let on_b = scene.b.app.join("ada");
