@@ -61,7 +61,8 @@ impl HandOffRequested {
 /// Trigger this on the server to send a player to another one: they are saved and released, and only then is their client
 /// told where to go and disconnected. [`PlayerTransferred`] answers.
 ///
-/// A trade or a purchase of the player that is on its way is finished first.
+/// A trade or a purchase of the player that is on its way is finished first. (A server that exits meanwhile saves everybody, and
+/// answers nothing.)
 #[derive(EntityEvent, Clone, Debug)]
 pub struct TransferPlayer {
     /// The player's entity.

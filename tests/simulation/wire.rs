@@ -15,7 +15,7 @@ use bevy_player_data::{
     document::Document,
     store::{
         Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, ServerId, Store, StoreError, Wish, Then,
+        NewReceipt, Notice, ServerId, Store, StoreError, Then, Wish,
     },
 };
 

@@ -93,7 +93,14 @@ fn wishes(connection: &Connection, server: ServerId) -> Result<Wishes, Failure> 
     let mut rows = statement.query([server.into_bytes()])?;
     let mut wishes = Wishes::default();
     while let Some(row) = rows.next()? {
-        let Wished { wish, name } = wished(row)?;
+        let Wished { wish, name } = match wished(row) {
+            // Only another program can have written it, and it must not stand in the way of all others.
+            Err(Failure::Malformed(problem)) => {
+                tracing::debug!("a wish is left out: {problem}");
+                continue;
+            }
+            wished => wished?,
+        };
         if wish.server == server {
             wishes.ours.push(wish.lock);
         } else {
