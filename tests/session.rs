@@ -3,6 +3,8 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "session/delays.rs"]
+mod delays;
 #[path = "session/together.rs"]
 mod together;
 #[path = "session/wire.rs"]

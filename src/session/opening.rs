@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{Instrument, info_span};
 
@@ -83,6 +83,9 @@ pub struct Delay {
     pub gives_up_in: Duration,
 }
 
+/// How long a load may wait for its turn, or for this server's first lease, before somebody is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) type Delayed = Box<dyn Fn(Delay) + Send + Sync>;
 pub(super) type Done = Box<dyn FnOnce(Result<Opened, OpenError>) + Send>;
 
@@ -107,6 +110,8 @@ struct LoadState {
     timer: Option<AbortHandle>,
     /// What to say when the time is up.
     trouble: OpenError,
+    /// Whether that was said as the reason for a delay.
+    is_told: bool,
 }
 
 pub(super) fn open(sessions: &Sessions, player: PlayerId, delayed: Delayed, done: Done) -> Opening {
@@ -129,6 +134,7 @@ pub(super) fn open(sessions: &Sessions, player: PlayerId, delayed: Delayed, done
             ticket: None,
             timer: None,
             trouble,
+            is_told: false,
         }),
         abandoned: Watched::new(false),
     });
@@ -211,22 +217,41 @@ impl Load {
 
     /// Sets what to say when the time is up.
     fn trouble(&self, trouble: OpenError) {
-        self.state().trouble = trouble;
+        let mut state = self.state();
+        state.is_told &= state.trouble == trouble;
+        state.trouble = trouble;
     }
 
-    /// Sets what to say when the time is up, and says so now, unless that is what was said last.
+    /// Sets what to say when the time is up, and says so now.
     fn is_delayed_by(&self, trouble: OpenError) {
+        self.trouble(trouble);
+        self.tell_trouble();
+    }
+
+    /// Says what is in the way, unless that was said.
+    fn tell_trouble(&self) {
+        let reason = self.trouble_now();
         let is_news = {
             let mut state = self.state();
-            let last = mem::replace(&mut state.trouble, trouble.clone());
-            state.done.is_some() && last != trouble
+            state.done.is_some() && !mem::replace(&mut state.is_told, true)
         };
         if is_news {
-            (self.delayed)(Delay {
-                reason: trouble,
-                gives_up_in: self.deadline.saturating_duration_since(Instant::now()),
-            });
+            let gives_up_in = self.deadline.saturating_duration_since(Instant::now());
+            (self.delayed)(Delay { reason, gives_up_in });
         }
+    }
+
+    fn trouble_now(&self) -> OpenError {
+        let mut trouble = self.state().trouble.clone();
+        if let (OpenError::Unavailable { message, .. }, Some(inner)) = (&mut trouble, self.inner.upgrade())
+            && matches!(
+                inner.heartbeat.phase(),
+                LeaseState::Starting | LeaseState::WaitingForName
+            )
+        {
+            *message = inner.heartbeat.trouble();
+        }
+        trouble
     }
 
     /// Waits outside the queue if the game holds a session of the player.
@@ -256,27 +281,17 @@ impl Load {
 
     fn start_timer(self: &Arc<Self>, sessions: &Sessions) {
         let load = Arc::clone(self);
+        let patience = PATIENCE.min(sessions.settings().load_timeout);
         let timer = sessions.inner.runtime.spawn(async move {
+            sleep(patience).await;
+            load.tell_trouble();
             sleep_until(load.deadline).await;
-            load.time_is_up();
+            load.abandon(load.trouble_now());
         });
         let mut state = self.state();
         if state.done.is_some() {
             state.timer = Some(timer.abort_handle());
         }
-    }
-
-    fn time_is_up(&self) {
-        let mut trouble = self.state().trouble.clone();
-        if let (OpenError::Unavailable { message, .. }, Some(inner)) = (&mut trouble, self.inner.upgrade())
-            && matches!(
-                inner.heartbeat.phase(),
-                LeaseState::Starting | LeaseState::WaitingForName
-            )
-        {
-            *message = inner.heartbeat.trouble();
-        }
-        self.abandon(trouble);
     }
 }
 

@@ -1,8 +1,7 @@
 //! A load in its slot: the wait for the lease, the attempts to get the lock, and the hand-over.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::{Load, Opened};
@@ -21,9 +20,6 @@ use crate::{
     },
     store::{Acquire, Acquired, StoreError},
 };
-
-/// How long a server may take to get its first lease before players are told that they wait for it.
-const LEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a load in its slot ended without a lock.
 enum NoLock {
@@ -65,34 +61,21 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
         player: load.player,
         message: "this server has no lease to hang the session lock on yet".to_owned(),
     });
-    let mut decided = pin!(heartbeat.decided());
-    let mut has_told = false;
-    let phase = loop {
-        tokio::select! {
-            biased;
-            () = load.until_abandoned() => return false,
-            phase = &mut decided => break phase,
-            () = sleep(LEASE_PATIENCE), if !has_told => {
-                has_told = true;
-                let message = heartbeat.trouble();
-                load.is_delayed_by(OpenError::Unavailable { player: load.player, message });
+    tokio::select! {
+        biased;
+        () = load.until_abandoned() => false,
+        phase = heartbeat.decided() => match phase {
+            LeaseState::Held => true,
+            LeaseState::Refused => {
+                let name = sessions.settings().name.clone();
+                load.abandon(OpenError::Refused { player: load.player, name });
+                false
             }
-        }
-    };
-    match phase {
-        LeaseState::Held => true,
-        LeaseState::Refused => {
-            let name = sessions.settings().name.clone();
-            load.abandon(OpenError::Refused {
-                player: load.player,
-                name,
-            });
-            false
-        }
-        _ => {
-            load.abandon(OpenError::Cancelled { player: load.player });
-            false
-        }
+            _ => {
+                load.abandon(OpenError::Cancelled { player: load.player });
+                false
+            }
+        },
     }
 }
 
