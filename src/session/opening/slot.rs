@@ -115,16 +115,16 @@ async fn acquire_wishing(
             Err(error) => error,
         };
         debug!("the session lock was not granted: {error}");
-        let pause = match &error {
+        let mut in_the_way = None;
+        let mut pause = match &error {
             StoreError::SessionLocked { holder, .. } => {
                 let known = orphan;
                 let ours = holder.server == inner.server && !inner.registry.is_in_use(holder.lock);
                 orphan = ours.then_some(holder.lock);
                 refusals += 1;
                 failures = 0;
-                let is_anothers = holder.server != inner.server;
-                let is_gone = is_anothers && !load.is_abandoned() && wishing.leave(holder.lock).await;
-                if is_gone || (orphan.is_some() && orphan != known) {
+                in_the_way = (holder.server != inner.server).then_some(holder.lock);
+                if orphan.is_some() && orphan != known {
                     Duration::ZERO
                 } else {
                     lock_pause(refusals)
@@ -137,6 +137,12 @@ async fn acquire_wishing(
             _ => return Err(NoLock::Failed(error)),
         };
         load.is_delayed_by(OpenError::from_store(load.player, error));
+        if let Some(held) = in_the_way
+            && !load.is_abandoned()
+            && wishing.leave(held).await
+        {
+            pause = Duration::ZERO;
+        }
         tokio::select! {
             biased;
             () = load.until_abandoned() => {}
