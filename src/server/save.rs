@@ -161,7 +161,8 @@ pub(super) fn differences<'a>(
         .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
 }
 
-/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done.
+/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done. If it isn't
+/// known that a refusal of the store has passed, it is found out for the next time.
 ///
 /// # Errors
 /// When what the player has now can't be saved, or the entity is in no session.
@@ -178,7 +179,15 @@ pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> R
         _ => Err(SaveError::NoSession),
     };
     world.resource_mut::<Server>().players.insert(entity, player);
-    outcome
+    outcome?;
+    match world.get::<SaveBlocked>(entity) {
+        None => Ok(()),
+        Some(blocked) => {
+            let reason = blocked.reason().clone();
+            save(world, entity, Occasion::Autosave);
+            Err(reason)
+        }
+    }
 }
 
 enum NewEntry {

@@ -196,6 +196,32 @@ fn whose_data_can_not_be_saved_stays() {
 }
 
 #[test]
+fn whose_last_save_was_refused_stays_until_one_has_landed() {
+    let small = ServerSettings {
+        document_limit: 1000,
+        ..prompt("a")
+    };
+    let mut scene = Scene::with(small, prompt("b"));
+    let on_a = scene.join_a("ada");
+    scene.a.app.set(on_a, Guild("g".repeat(2000)));
+    scene.a.app.world_mut().trigger(SavePlayer { entity: on_a });
+    scene.until("the save is refused", |scene| {
+        scene.a.app.component::<SaveBlocked>(on_a).is_some()
+    });
+    scene.a.app.set(on_a, Guild("g".to_owned()));
+    let on_b = scene.b.app.join("ada");
+    scene.run(TICK * 6);
+    assert!(scene.a.has_session(on_a), "nobody knows whether it would land");
+    assert!(
+        scene.a.app.component::<SaveBlocked>(on_a).is_none(),
+        "but by now it is known"
+    );
+    let took = scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert!(took <= 2 * SECOND, "it took {took:?}");
+    assert_eq!(scene.b.app.component::<Guild>(on_b), Some(Guild("g".to_owned())));
+}
+
+#[test]
 fn what_observers_of_the_request_change_goes_along() {
     let (mut scene, _) = Scene::with_ada(1);
     scene
