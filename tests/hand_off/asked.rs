@@ -291,30 +291,34 @@ fn coins_100(In(receipt): In<Receipt>, mut coins: Query<&mut Coins>) -> Result {
 
 #[test]
 fn a_purchase_that_is_on_its_way_is_finished_first() {
+    #[derive(Resource, Default)]
+    struct Order(Vec<&'static str>);
     let (mut scene, _) = Scene::with_ada(1);
-    scene.a.app.add_product(Product::new("coins_100", coins_100));
-    scene.a.app.update();
-    scene.a.faults.hang();
-    let receipt = NewReceipt::new("pi_1".parse().unwrap(), id("ada"), "coins_100".parse().unwrap());
-    let bought = submit(scene.a.app.world_mut(), receipt);
-    scene.tick();
-    scene.a.faults.resume();
-    // The award is made and its commit held up.
-    scene.until("the purchase is being stored", |scene| {
-        scene.a.faults.calls(Op::Enqueue) == 1
-    });
-    scene.a.faults.hang();
-    scene.run(TICK * 3);
-    scene.a.faults.resume();
+    scene
+        .a
+        .app
+        .add_product(Product::new("coins_100", coins_100))
+        .init_resource::<Order>()
+        .add_observer(|on: On<PurchaseProcessed>, mut order: ResMut<Order>| {
+            if on.decision == PurchaseDecision::PurchaseGranted {
+                order.0.push("granted");
+            }
+        })
+        .add_observer(|_: On<HandOffRequested>, mut order: ResMut<Order>| order.0.push("asked"));
+    // Two saves fail for good, so the award is in memory for a while, and not durable.
     scene
         .a
         .faults
-        .fail_next(Op::Commit, 3, bevy_player_data::store::Fault::Before);
+        .fail_next(Op::Commit, 12, bevy_player_data::store::Fault::Before);
+    let receipt = NewReceipt::new("pi_1".parse().unwrap(), id("ada"), "coins_100".parse().unwrap());
+    drop(submit(scene.a.app.world_mut(), receipt));
+    scene.until("the award is being saved", |scene| {
+        scene.a.faults.injected(Op::Commit) > 0
+    });
     let on_b = scene.b.app.join("ada");
     scene.until("ada is on b", |scene| scene.b.has_session(on_b));
-    let granted = scene.runtime.block_on(bought);
-    assert_eq!(granted, Ok(PurchaseDecision::PurchaseGranted));
     assert_eq!(scene.b.coins(on_b), Some(101));
+    assert_eq!(scene.a.app.world().resource::<Order>().0, ["granted", "asked"]);
 }
 
 #[test]
