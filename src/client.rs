@@ -97,6 +97,14 @@ pub struct DisconnectedByServer {
     pub reason: String,
 }
 
+/// Triggered on a client whose player goes on on another server: connect there. Everything is saved, and nobody else has the
+/// player. This server disconnects right after.
+#[derive(Event, Clone, Debug, PartialEq, Eq)]
+pub struct TransferredTo {
+    /// Where to, as the server's game has put it into its `TransferPlayer`.
+    pub server: String,
+}
+
 /// On the mirror while the last save of the player's data has failed; gone with the next that succeeds. Meanwhile the
 /// player can't purchase anything, see [`own_player_can_purchase`].
 #[derive(Component, Reflect, Clone, Debug, PartialEq, Eq)]

@@ -92,6 +92,12 @@
 //! **Trades.** Whatever moves value from one player to another belongs into
 //! [`commands.trade`](server::TradeCommandsExt::trade): two saves of their own can be torn apart by a crash.
 //!
+//! **Going from server to server.** A player who joins another server on the same store is asked for there and given up here:
+//! saved, released, and loaded on the other side within some hundredths of a second. The game may refuse
+//! ([`HandOffRequested`](player::HandOffRequested)), and send a player on itself
+//! ([`TransferPlayer`](player::TransferPlayer)). [`HandOffSettings`](server::HandOffSettings) keep anybody from taking players
+//! from a server by asking over and over.
+//!
 //! **Versions.** A new field with `#[serde(default)]` needs nothing. Any other change needs a higher
 //! [`VERSION`](PlayerData::VERSION) and a step in [`migrate`](PlayerData::migrate). Data from newer code is refused and
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
@@ -119,6 +125,8 @@
 //! | wait until loaded | [`wait_for_load`](server::PlayerDataServer::wait_for_load) |
 //! | save now, saved signal | [`SavePlayer`](player::SavePlayer), [`PlayerSaved`](player::PlayerSaved) |
 //! | session locked by another server | [`LoadError::SessionLocked`](player::LoadError::SessionLocked) |
+//! | a session ended from elsewhere | [`HandOffRequested`](player::HandOffRequested), [`SessionEnd::HandedOff`](player::SessionEnd::HandedOff) |
+//! | `TeleportService`, after a save | [`TransferPlayer`](player::TransferPlayer), [`TransferredTo`](client::TransferredTo) |
 //! | `ProcessReceipt`, developer products | [`Product`](server::Product), [`submit_receipt`](server::PlayerDataServer::submit_receipt) |
 //! | `PurchaseGranted`, `NotProcessedYet` | [`PurchaseDecision`](player::PurchaseDecision) |
 //! | mock store | [`MemoryStore`](store::MemoryStore), and `FaultyStore` in `testing` |
@@ -204,7 +212,7 @@ pub use registry::PlayerData;
 pub mod prelude {
     #[cfg(feature = "client")]
     pub use crate::client::{
-        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused,
+        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused, TransferredTo,
     };
     #[cfg(feature = "sqlite")]
     pub use crate::store::SqliteStore;
@@ -225,10 +233,10 @@ pub mod prelude {
     #[cfg(feature = "server")]
     pub use crate::{
         inbox::ReceiptInbox,
-        player::{TradeError, TradeSettled},
+        player::{HandOffRequested, PlayerTransferred, TradeError, TradeSettled, TransferPlayer},
         replication::ReplicationStats,
         server::{
-            Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
+            HandOffSettings, Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
             PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
             ServerSettings, ServerStats, ShutDown, Trade, TradeCommandsExt,
         },

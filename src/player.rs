@@ -12,6 +12,8 @@ use crate::id::PlayerId;
 mod deal;
 mod error;
 mod state;
+#[cfg(feature = "server")]
+mod transfer;
 
 pub(crate) use deal::remember_own_purchase;
 pub use deal::{OwnPurchases, PurchaseDecision, PurchaseProcessed};
@@ -19,6 +21,8 @@ pub use deal::{OwnPurchases, PurchaseDecision, PurchaseProcessed};
 pub use deal::{TradeError, TradeSettled};
 pub use error::{ErrorKind, LoadError, SaveError};
 pub use state::{LoadDelayed, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SaveUnderWay};
+#[cfg(feature = "server")]
+pub use transfer::{HandOffRequested, PlayerTransferred, TransferPlayer};
 
 /// Spawn this on the server to load a player's data; despawn the entity to save it and let it go.
 ///
@@ -154,6 +158,8 @@ pub enum SessionEnd {
     /// The store refused a trade, or the award of a purchase, on which everything later rests: the data is what was
     /// saved last before it.
     CommitRefused,
+    /// The player went on to another server, which asked for them or to which the game has sent them. Everything is saved.
+    HandedOff,
 }
 
 impl std::fmt::Display for SessionEnd {
@@ -164,6 +170,7 @@ impl std::fmt::Display for SessionEnd {
             Self::LockLost => "another server has taken the player over",
             Self::ServerExit => "the server is shutting down",
             Self::CommitRefused => "a trade or a purchase could not be saved",
+            Self::HandedOff => "the player went on to another server",
         })
     }
 }

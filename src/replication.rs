@@ -24,8 +24,8 @@
 //! of the public types, and the game's version. The server welcomes it, or says in words what doesn't match and
 //! disconnects it. From then on the server sends, in order: that a player is loading; all public values at once when
 //! that is done; what changed, once a tick, as a patch where that is shorter; what a load waits for, saves on their way, load
-//! and save errors, all as a player may see them; purchases; the session's end; why it disconnects. The client acknowledges
-//! what it has applied.
+//! and save errors, all as a player may see them; purchases; the session's end; why it disconnects, or where to go on. The
+//! client acknowledges what it has applied.
 
 use std::time::Duration;
 
@@ -59,7 +59,9 @@ pub(crate) use plugins::NeedsPlugin;
 #[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
-pub(crate) use watch::{ReplicationServer, disconnect_after_send, install_server};
+pub(crate) use watch::{
+    LastWord, ReplicationServer, disconnect_after_send, disconnect_unless_back, install_server,
+};
 
 /// The settings of the connection between server and client.
 ///

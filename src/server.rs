@@ -31,6 +31,7 @@ mod agenda;
 mod attempt;
 mod autosave;
 mod exit;
+mod hand_off;
 mod join;
 mod leave;
 mod load;
@@ -46,6 +47,7 @@ mod trade;
 mod wait;
 
 pub use exit::{FlushPlayerData, PlayerDataFlushed, UnsavedPlayer};
+pub use hand_off::HandOffSettings;
 pub use purchases::{
     Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked, answer::WaitForPurchase,
 };
@@ -130,8 +132,10 @@ impl Plugin for PlayerDataServerPlugin {
         .init_resource::<Waiters>()
         .init_resource::<purchases::answer::Waiters>()
         .init_resource::<purchases::deliver::Deliveries>()
+        .init_resource::<hand_off::HandOffs>()
         .add_observer(join::start_loading)
         .add_observer(save::save_on_request)
+        .add_observer(hand_off::transfer_on_request)
         .add_observer(remember_own_purchase)
         .add_observer(save::keep_ticks_in_range)
         .add_observer(purchases::keep_ticks_in_range)
@@ -142,6 +146,7 @@ impl Plugin for PlayerDataServerPlugin {
                 load::start_waiting_loads,
                 report::apply_reports,
                 purchases::deliver::deliver,
+                hand_off::hand_off,
             )
                 .chain()
                 .in_set(PlayerDataSystems::Load),
@@ -209,6 +214,8 @@ struct Closing {
     entity: Entity,
     /// The receipts that it settles.
     carried: Vec<(ProductId, Settlement)>,
+    /// What follows, if the player goes on to another server.
+    departure: Option<hand_off::Departure>,
 }
 
 impl Player {
@@ -224,6 +231,11 @@ impl Server {
     fn new(store: Arc<dyn Store>, settings: ServerSettings, runtime: Runtime) -> Self {
         let sessions = Sessions::new(Arc::clone(&store), settings.session(), runtime.handle().clone());
         let (reporter, reports) = channel();
+        let wishes = reporter.clone();
+        sessions.watch_wishes(move |wished| {
+            // Nobody is left to hear it after the app is gone.
+            let _ = wishes.send(Report::Wished(wished));
+        });
         Self {
             settings,
             store,

@@ -9,6 +9,8 @@ mod delays;
 mod together;
 #[path = "session/wire.rs"]
 mod wire;
+#[path = "session/wishes.rs"]
+mod wishes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -22,7 +22,7 @@ mod wishes;
 
 use game::usage::parse_command_line;
 #[cfg(not(feature = "window"))]
-use terminal::{connection, screen};
+use terminal::{connection, hop, screen};
 
 /// A client of Coin Rush.
 #[derive(Parser)]
@@ -31,9 +31,11 @@ struct Options {
     /// Who to play as. The same name is the same player.
     #[arg(long)]
     name: String,
-    /// The server's login address.
+    /// The server's login address. Of several, which have to share their players, the first is where the game begins, and
+    /// `h` hops to the next.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = http_url)]
-    server: String,
+    #[arg(value_delimiter = ',')]
+    server: Vec<String>,
 }
 
 fn http_url(text: &str) -> Result<String, String> {
@@ -61,5 +63,5 @@ fn play(Options { name, server }: Options) -> Result<AppExit, terminal::StartErr
 
 #[cfg(feature = "window")]
 fn play(Options { name, server }: Options) -> Result<AppExit, std::convert::Infallible> {
-    Ok(window::play(window::link::Account { name, server }))
+    Ok(window::play(window::link::Account::new(name, server)))
 }

@@ -11,17 +11,15 @@ use bevy_renet::{RenetClientPlugin, netcode::NetcodeClientPlugin};
 
 #[path = "connection.rs"]
 pub mod connection;
+#[path = "hop.rs"]
+pub mod hop;
 #[path = "lines.rs"]
 mod lines;
 #[path = "screen.rs"]
 pub mod screen;
 
 use crate::{
-    game::{
-        data::shared_data,
-        login::{LoginError, LoginService},
-        net,
-    },
+    game::{data::shared_data, login::LoginError, net},
     wishes,
 };
 
@@ -40,8 +38,9 @@ pub enum StartError {
 }
 
 /// Plays until the player leaves, or the connection is lost.
-pub fn play(name: &str, server: &str) -> Result<AppExit, StartError> {
-    let token = LoginService::new(server).log_in(name)?;
+pub fn play(name: &str, servers: &[String]) -> Result<AppExit, StartError> {
+    let route = hop::Route::new(name, servers);
+    let token = route.log_in()?;
     let (client, transport) = net::connect(token).map_err(StartError::Socket)?;
     let mut app = App::new();
     app.add_plugins((
@@ -51,7 +50,8 @@ pub fn play(name: &str, server: &str) -> Result<AppExit, StartError> {
         PlayerDataPlugin::client(),
         shared_data,
     ))
-    .add_plugins((connection::plugin, wishes::plugin))
+    .add_plugins((connection::plugin, wishes::plugin, hop::plugin))
+    .insert_resource(route)
     .insert_resource(client)
     .insert_resource(transport);
     if io::stdout().is_terminal() {

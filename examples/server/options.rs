@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(..=1000))]
     bots: Option<u16>,
     /// Start no server: send the bots to the servers with these HTTP addresses, of which each chooses one anew whenever it
-    /// comes back. The servers have to share their file, and their secret with the bots.
+    /// comes back, or hops to another without leaving. The servers have to share their file, and their secret with the bots.
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "bots")]
     pub play_at: Vec<String>,
     /// Let anybody take the store down, and players away: `POST /chaos`, see `examples/README.md`. For developers only.

@@ -118,6 +118,7 @@ pub(super) fn update(
         ToClient::Refused { .. }
         | ToClient::Welcome
         | ToClient::Goodbye { .. }
+        | ToClient::GoTo { .. }
         | ToClient::Loading { .. } => {
             unreachable!("not about a mirror that is there")
         }

@@ -2,10 +2,10 @@
 
 use bevy::prelude::*;
 use bevy_renet::RenetClient;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    DisconnectedByServer, MirrorStats, ReplicationClient, ReplicationRefused,
+    DisconnectedByServer, MirrorStats, ReplicationClient, ReplicationRefused, TransferredTo,
     connection::{Connection, Mirror, Told},
     mirror::{self, Foreign},
 };
@@ -125,6 +125,10 @@ fn take_in(
         ToClient::Goodbye { kind, reason } => {
             warn!("the server disconnects this client: {reason}");
             commands.trigger(DisconnectedByServer { kind, reason });
+        }
+        ToClient::GoTo { server } => {
+            info!("the server sends this client to server `{server}`");
+            commands.trigger(TransferredTo { server });
         }
         ToClient::Loading { player, .. } => {
             if let Some(older) = connection.mirror.take() {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of the protocol. Raise it with every change to a message.
-pub(crate) const VERSION: u16 = 5;
+pub(crate) const VERSION: u16 = 6;
 
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
@@ -78,6 +78,8 @@ pub(crate) enum ToClient {
     LoadDelayed { reason: LoadError, gives_up_in: u32 },
     /// A save is on its way. [`Saved`](Self::Saved) says when none is any more.
     Saving,
+    /// The player goes on on another server. Everything is saved, and the server disconnects.
+    GoTo { server: String },
 }
 
 /// What has become of a purchase.
@@ -201,6 +203,9 @@ mod tests {
                     reason: "wallet full".to_owned(),
                 },
             }),
+            ToClient::GoTo {
+                server: "arena-2".to_owned(),
+            },
         ];
         for message in messages {
             assert_eq!(

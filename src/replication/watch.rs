@@ -88,14 +88,40 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
 /// Tells `client` why it is about to be disconnected, and disconnects it as soon as it has read that, or after the
 /// [timeout](ReplicationSettings::farewell_timeout).
 pub(crate) fn disconnect_after_send(world: &mut World, client: ClientId, kind: DisconnectKind, reason: &str) {
+    disconnect(world, client, LastWord::Goodbye(kind, reason));
+}
+
+/// What a client is told before it is disconnected.
+#[derive(Clone, Copy)]
+pub(crate) enum LastWord<'a> {
+    /// Why.
+    Goodbye(DisconnectKind, &'a str),
+    /// To which server it is to go.
+    GoTo(&'a str),
+}
+
+/// The same for a client who has no player any more. One that has been given another meanwhile, or has connected anew, stays.
+pub(crate) fn disconnect_unless_back(world: &mut World, client: ClientId, word: LastWord<'_>) {
+    let is_back = world
+        .get_resource::<ReplicationServer>()
+        .is_some_and(|replication| replication.players.contains_key(&client));
+    if !is_back {
+        disconnect(world, client, word);
+    }
+}
+
+fn disconnect(world: &mut World, client: ClientId, word: LastWord<'_>) {
+    let message = match word {
+        LastWord::Goodbye(kind, reason) => ToClient::Goodbye {
+            kind,
+            reason: reason.to_owned(),
+        },
+        LastWord::GoTo(server) => ToClient::GoTo {
+            server: server.to_owned(),
+        },
+    };
     if let Some(mut replication) = world.get_resource_mut::<ReplicationServer>()
-        && replication.say_goodbye(
-            client,
-            ToClient::Goodbye {
-                kind,
-                reason: reason.to_owned(),
-            },
-        )
+        && replication.say_goodbye(client, message)
     {
         return;
     }

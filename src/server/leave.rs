@@ -9,7 +9,8 @@ use bevy::{
 use tracing::error;
 
 use super::{
-    Closing, OnSessionLost, Player, Server, purchases::answer, report::Report, save, types, wait::Waiters,
+    Closing, OnSessionLost, Player, Server, hand_off, purchases::answer, report::Report, save, types,
+    wait::Waiters,
 };
 use crate::{
     id::PlayerId,
@@ -139,7 +140,7 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
         // The lock is given back all the same, and what was saved last stays.
         Err(error) => (None, Some(error)),
     };
-    let carried = live.ledger.into_unsettled();
+    let (carried, departure) = (live.ledger.into_unsettled(), live.departure);
     answer::forsake(world, player, &carried);
     let mut server = world.resource_mut::<Server>();
     let ticket = server.ticket();
@@ -149,6 +150,7 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
             player,
             entity,
             carried,
+            departure,
         },
     );
     let reporter = server.reporter.clone();
@@ -171,6 +173,7 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
         player,
         entity,
         carried,
+        departure,
     }) = closing
     else {
         return;
@@ -187,6 +190,9 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
     });
     world.flush();
     answer::announce_all(world, entity, player, carried, &result);
+    if let Some(departure) = departure {
+        hand_off::conclude(world, entity, player, departure, &result);
+    }
 }
 
 /// Ends the session of an entity that is still there, for another reason than its own leaving, and does with it what
@@ -222,7 +228,7 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
     }
 }
 
-fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason: LoadError) {
+pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason: LoadError) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };

@@ -6,7 +6,9 @@ use bevy::{ecs::change_detection::Tick, prelude::*};
 use tracing::warn;
 
 use super::{
-    OnLoadFailure, Player, Server, ServerStats, leave,
+    OnLoadFailure, Player, Server, ServerStats,
+    agenda::elapsed,
+    leave,
     purchases::{answer, deliver},
     report::Report,
     save::LiveSession,
@@ -189,7 +191,7 @@ fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loa
         return;
     }
     // Only now: to whoever captured the player any earlier, all of the data would look removed.
-    let live = LiveSession::new(player, ticket, session, document, Tick::new(0));
+    let live = LiveSession::new(player, ticket, session, document, Tick::new(0), elapsed(world));
     world
         .resource_mut::<Server>()
         .players

@@ -6,14 +6,14 @@ use bevy::prelude::*;
 use tokio::sync::oneshot;
 
 use super::{
-    Server, leave, load,
+    Server, hand_off, leave, load,
     purchases::{answer, deliver},
     save, trade,
 };
 use crate::{
     id::PlayerId,
     player::{LoadDelayed, LoadError, PurchaseDecision, SaveError},
-    store::{Arrivals, Enqueued, Settlement, StoreError},
+    store::{Arrivals, Enqueued, Settlement, StoreError, Wished},
 };
 
 /// One answer on its way to the main thread.
@@ -80,6 +80,8 @@ pub(super) enum Report {
         session: Option<(Entity, u64)>,
         waiter: oneshot::Sender<Result<PurchaseDecision, StoreError>>,
     },
+    /// These wishes of other servers for players of this one stand now.
+    Wished(Vec<Wished>),
     /// On exit: everything that was asked for has been answered, in reports before this one.
     Drained,
 }
@@ -136,6 +138,7 @@ pub(super) fn apply(world: &mut World, report: Report) {
             session,
             waiter,
         } => answer::apply_submitted(world, result, session, waiter),
+        Report::Wished(wished) => hand_off::apply_wished(world, wished),
         Report::Drained => {}
     }
 }

@@ -12,7 +12,9 @@ use bevy::{
 use tracing::{debug, warn};
 
 use super::{
-    Player, Server, ServerStats, leave,
+    Player, Server, ServerStats,
+    hand_off::{Departure, Suitors},
+    leave,
     purchases::{answer as purchases, ledger::Ledger},
     report::Report,
     types,
@@ -51,6 +53,9 @@ pub(super) struct LiveSession {
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
     pub(super) trade: TradeState,
+    pub(super) suitors: Suitors,
+    /// Where the player goes on, once it is decided that they do.
+    pub(super) departure: Option<Departure>,
 }
 
 /// Whether a trade of the player is on its way to the store.
@@ -70,6 +75,7 @@ impl LiveSession {
         session: Session,
         document: Document,
         captured: Tick,
+        since: Duration,
     ) -> Self {
         Self {
             player,
@@ -83,6 +89,8 @@ impl LiveSession {
             blocked: false,
             ledger: Ledger::default(),
             trade: TradeState::No,
+            suitors: Suitors::new(since),
+            departure: None,
         }
     }
 
@@ -151,6 +159,35 @@ pub(super) fn differences<'a>(
     types
         .iter()
         .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
+}
+
+/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done. If it isn't
+/// known that a refusal of the store has passed, it is found out for the next time.
+///
+/// # Errors
+/// When what the player has now can't be saved, or the entity is in no session.
+pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> Result<(), SaveError> {
+    let now = world.increment_change_tick();
+    let types = types(world);
+    let mut server = world.resource_mut::<Server>();
+    let limit = server.settings.document_limit;
+    let Some(mut player) = server.players.remove(&entity) else {
+        return Err(SaveError::NoSession);
+    };
+    let outcome = match (&mut player, world.get_entity(entity)) {
+        (Player::Live(live), Ok(entity)) => capture(&types, live, entity, now, limit),
+        _ => Err(SaveError::NoSession),
+    };
+    world.resource_mut::<Server>().players.insert(entity, player);
+    outcome?;
+    match world.get::<SaveBlocked>(entity) {
+        None => Ok(()),
+        Some(blocked) => {
+            let reason = blocked.reason().clone();
+            save(world, entity, Occasion::Autosave);
+            Err(reason)
+        }
+    }
 }
 
 enum NewEntry {

@@ -28,4 +28,8 @@ pub struct ServerStats {
     pub trades: u64,
     /// Trades that did not come about.
     pub trades_refused: u64,
+    /// Players who went on to another server, with everything saved: those who were asked for, and those who were sent.
+    pub hand_offs: u64,
+    /// How often a server that asked for a player was refused, by the game or because the data can't be saved.
+    pub hand_offs_refused: u64,
 }

@@ -287,6 +287,9 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
 
     // Taken over by another server, and back once that has let go.
     chaos(&url, &json!({"take": "ada"}));
+    // The server notices with the next save of something.
+    display.hold("Left", Duration::from_millis(300));
+    display.hold("Right", Duration::from_millis(700));
     display.until("the player is told that they were taken over", |picture| {
         picture.has_dialog(theme::BAD)
     });

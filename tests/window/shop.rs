@@ -45,10 +45,8 @@ fn storefront() -> String {
 fn shopping(grant: fn(In<Receipt>) -> Result) -> Pair {
     let mut pair = Pair::meet(|_, _| {});
     pair.server.add_product(Product::new("gem", grant));
-    pair.client.insert_resource(Account {
-        name: "ada".to_owned(),
-        server: storefront(),
-    });
+    pair.client
+        .insert_resource(Account::new("ada".to_owned(), vec![storefront()]));
     pair.until_in_session();
     pair.client.world_mut().trigger(ToggleShop);
     pair.until_told("A gem");

@@ -173,11 +173,11 @@ pub fn client() -> App {
         .init_resource::<InputFocus>()
         .init_resource::<InputFocusVisible>()
         .init_resource::<ButtonInput<KeyCode>>()
-        .insert_resource(Account {
-            name: "ada".to_owned(),
+        .insert_resource(Account::new(
+            "ada".to_owned(),
             // Nobody listens there.
-            server: "http://127.0.0.1:1".to_owned(),
-        })
+            vec!["http://127.0.0.1:1".to_owned()],
+        ))
         .insert_resource(Link::Up)
         .add_plugins((PlayerDataPlugin::client(), shared_data))
         .add_plugins((link::plugin, saves::plugin, dialogs::plugin, shop::plugin));

@@ -36,7 +36,7 @@ fn ask(keys: Res<ButtonInput<KeyCode>>, account: Res<Account>, mut outcome: ResM
         })
     });
     if let Some(wish) = wish {
-        let url = format!("{}/chaos", account.server.trim_end_matches('/'));
+        let url = format!("{}/chaos", account.server().trim_end_matches('/'));
         outcome.asked = Background::start(move || bring_about(&url, &wish)).ok();
     }
 }

@@ -3,7 +3,7 @@
 use bevy::{prelude::*, window::WindowCloseRequested};
 use bevy_player_data::prelude::*;
 
-use super::theme::Modal;
+use super::{link::Hop, theme::Modal};
 use crate::{
     game::{
         data::{Career, Paint},
@@ -39,7 +39,7 @@ pub fn hands_are_free(modals: Query<(), With<Modal>>) -> bool {
     modals.is_empty()
 }
 
-fn play(keys: Res<ButtonInput<KeyCode>>, mut wishes: ResMut<Wishes>) {
+fn play(keys: Res<ButtonInput<KeyCode>>, mut wishes: ResMut<Wishes>, mut commands: Commands) {
     // Whoever holds a key down wants to go on walking, not to walk a minute longer.
     if wishes.0.is_empty() {
         let step = STEPS.iter().find(|(key, _)| keys.pressed(*key));
@@ -47,6 +47,9 @@ fn play(keys: Res<ButtonInput<KeyCode>>, mut wishes: ResMut<Wishes>) {
     }
     if keys.just_pressed(KeyCode::KeyT) {
         wishes.0.push_back(Wish::Trade);
+    }
+    if keys.just_pressed(KeyCode::KeyH) {
+        commands.trigger(Hop);
     }
     for (key, paint) in DIGITS.into_iter().zip(Paint::ALL) {
         if keys.just_pressed(key) {

@@ -25,8 +25,41 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 #[derive(Resource, Clone, Debug)]
 pub struct Account {
     pub name: String,
-    /// The server's HTTP address.
-    pub server: String,
+    /// The HTTP addresses of the servers, which share their players.
+    servers: Vec<String>,
+    /// On which of them the player is.
+    here: usize,
+}
+
+impl Account {
+    /// Somebody who begins on the first of these servers.
+    pub const fn new(name: String, servers: Vec<String>) -> Self {
+        Self {
+            name,
+            servers,
+            here: 0,
+        }
+    }
+
+    /// The HTTP address of the server that the player is on.
+    pub fn server(&self) -> &str {
+        self.servers.get(self.here).map_or("", String::as_str)
+    }
+
+    /// Turns to the next server; `false` if there is only one.
+    fn hop(&mut self) -> bool {
+        self.here = (self.here + 1) % self.servers.len().max(1);
+        self.servers.len() > 1
+    }
+
+    /// Turns to the server with this address.
+    fn go_to(&mut self, server: &str) {
+        let known = self.servers.iter().position(|known| known == server);
+        self.here = known.unwrap_or_else(|| {
+            self.servers.push(server.to_owned());
+            self.servers.len() - 1
+        });
+    }
 }
 
 /// Where the client stands with the server.
@@ -68,6 +101,10 @@ pub struct NextAttempt {
 #[derive(Event)]
 pub struct Reconnect;
 
+/// Trigger this to go on on the next server. The one that the player is on hands them off once that one asks for them.
+#[derive(Event)]
+pub struct Hop;
+
 /// There is no connection from here on.
 #[derive(Event)]
 struct Ended(Farewell);
@@ -80,6 +117,8 @@ pub fn plugin(app: &mut App) {
     app.add_plugins((RenetClientPlugin, NetcodeClientPlugin))
         .init_resource::<Failures>()
         .add_observer(connect_anew)
+        .add_observer(hop)
+        .add_observer(go_where_sent)
         .add_observer(end)
         .add_observer(hear_refusal)
         .add_observer(hear_farewell)
@@ -96,7 +135,7 @@ pub fn plugin(app: &mut App) {
 }
 
 fn connect_anew(_: On<Reconnect>, account: Res<Account>, mut commands: Commands) {
-    let Account { name, server } = account.clone();
+    let (name, server) = (account.name.clone(), account.server().to_owned());
     commands.remove_resource::<RenetClient>();
     commands.remove_resource::<NetcodeClientTransport>();
     commands.remove_resource::<NextAttempt>();
@@ -105,6 +144,18 @@ fn connect_anew(_: On<Reconnect>, account: Res<Account>, mut commands: Commands)
         Ok(login) => Link::LoggingIn(login),
         Err(problem) => Link::Down(Farewell::Lost(problem.to_string())),
     });
+}
+
+fn hop(_: On<Hop>, mut account: ResMut<Account>, mut commands: Commands) {
+    if account.hop() {
+        commands.trigger(Reconnect);
+    }
+}
+
+/// The server has saved the player, and names the one to go on on.
+fn go_where_sent(sent: On<TransferredTo>, mut account: ResMut<Account>, mut commands: Commands) {
+    account.go_to(&sent.server);
+    commands.trigger(Reconnect);
 }
 
 fn take_token(mut link: ResMut<Link>, mut commands: Commands) {

@@ -74,6 +74,7 @@ pub fn plugin(app: &mut App) {
             (
                 use_keys,
                 make_way,
+                go_along.run_if(resource_changed::<Account>),
                 take_answers,
                 show.run_if(resource_changed::<Shop>),
                 show_reason,
@@ -85,9 +86,14 @@ pub fn plugin(app: &mut App) {
         );
 }
 
+/// The player may have gone on on another server.
+fn go_along(account: Res<Account>, mut shop: ResMut<Shop>) {
+    shop.storefront = Storefront::new(account.server());
+}
+
 fn open_for_business(account: Res<Account>, mut commands: Commands) {
     commands.insert_resource(Shop {
-        storefront: Storefront::new(&account.server),
+        storefront: Storefront::new(account.server()),
         offers: Offers::Missing("the shop was not open yet".to_owned()),
         purchases: HashMap::default(),
     });

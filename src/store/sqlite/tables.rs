@@ -55,9 +55,9 @@ impl<'a> Prepared<'a> {
 
 /// A player's row: where it is, and what it is judged by.
 #[derive(Clone, Copy)]
-struct Found {
+pub(super) struct Found {
     rowid: i64,
-    state: LockState,
+    pub(super) state: LockState,
 }
 
 impl<'a> Tables<'a> {
@@ -196,7 +196,7 @@ impl<'a> Tables<'a> {
         Ok(state.version)
     }
 
-    fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
+    pub(super) fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
         first(self.find.get(self.connection)?, [player.into_bytes()], |row| {
             found(row, player)
         })
@@ -256,7 +256,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    fn lease_of(&mut self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
+    pub(super) fn lease_of(&mut self, server: ServerId) -> Result<Option<ServerLease>, Failure> {
         let statement = self.lease_of.get(self.connection)?;
         first(statement, [server.into_bytes()], server_lease)
     }
