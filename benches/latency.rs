@@ -350,7 +350,8 @@ impl Store for Timed {
     }
 
     forward! {
-        store: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of, arrivals
+        store: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, open_receipts,
+        receipts_of, arrivals, wish, withdraw, wishes
     }
 }
 

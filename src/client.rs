@@ -20,7 +20,8 @@ use bevy_renet::{
 };
 
 use crate::{
-    player::{OwnPlayer, PlayerSession, SaveBlocked, SaveError},
+    player::{DisconnectKind, OwnPlayer, PlayerSession, SaveBlocked, SaveError, remember_own_purchase},
+    reflect,
     registry::{self, Registry},
     replication::{
         ChannelCheck, NeedsPlugin, PublicTypes, ReplicationSettings, client_channels, warn_about_channels,
@@ -55,7 +56,10 @@ impl Plugin for PlayerDataClientPlugin {
         self.settings.assert_sound();
         systems::configure(app);
         registry::freeze_at_first_update(app);
+        reflect::register(app);
+        reflect::register_in(app, reflect::read_only::<LastSaveFailed>);
         app.insert_resource(ReplicationClient::new(self.settings.clone()))
+            .init_resource::<MirrorStats>()
             .add_plugins((
                 NeedsPlugin::<RenetClient, RenetClientPlugin>::new("RenetClient", "RenetClientPlugin"),
                 NeedsPlugin::<NetcodeClientTransport, NetcodeClientPlugin>::new(
@@ -65,7 +69,8 @@ impl Plugin for PlayerDataClientPlugin {
             ))
             .add_systems(PreStartup, number_public_types.after(registry::freeze_registry))
             .add_systems(PreUpdate, receive::receive.in_set(PlayerDataSystems::Receive))
-            .add_observer(take_up_client);
+            .add_observer(take_up_client)
+            .add_observer(remember_own_purchase);
         // The game may have inserted it before adding the plugin.
         if let Some(client) = app.world().get_resource::<RenetClient>() {
             let check = check_channels(client, &self.settings);
@@ -82,17 +87,29 @@ pub struct ReplicationRefused {
     pub reason: String,
 }
 
-/// Triggered on a client that the server is about to disconnect.
+/// Triggered on a client that the server is about to disconnect. (A client whose connection merely ends hears of it from
+/// its transport alone.)
 #[derive(Event, Clone, Debug, PartialEq, Eq)]
 pub struct DisconnectedByServer {
-    /// Why, to be shown to the player.
+    /// Why, for the game.
+    pub kind: DisconnectKind,
+    /// Why in words, to be shown to the player.
     pub reason: String,
+}
+
+/// Triggered on a client whose player goes on on another server: connect there. Everything is saved, and nobody else has the
+/// player. This server disconnects right after.
+#[derive(Event, Clone, Debug, PartialEq, Eq)]
+pub struct TransferredTo {
+    /// Where to, as the server's game has put it into its `TransferPlayer`.
+    pub server: String,
 }
 
 /// On the mirror while the last save of the player's data has failed; gone with the next that succeeds. Meanwhile the
 /// player can't purchase anything, see [`own_player_can_purchase`].
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Debug, PartialEq, Eq)]
 #[component(immutable)]
+#[reflect(from_reflect = false)]
 pub struct LastSaveFailed {
     reason: SaveError,
 }
@@ -116,6 +133,15 @@ type Unhindered = (
 /// purchase.
 pub fn own_player_can_purchase(players: Query<(), Unhindered>) -> bool {
     !players.is_empty()
+}
+
+/// What a client has received from this crate's half of the server since the app started, over all connections.
+#[derive(Resource, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MirrorStats {
+    /// Messages, as renet counts them: large ones come in parts.
+    pub received_messages: u64,
+    /// Their size in bytes.
+    pub received_bytes: u64,
 }
 
 /// The client's end of the connection.

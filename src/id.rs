@@ -1,6 +1,7 @@
 //! Who is who: the identifiers that every other module shares.
 //!
-//! This module owns [`PlayerId`], [`PurchaseId`] and [`ProductId`], and nothing else; it knows neither Bevy nor storage.
+//! This module owns [`PlayerId`], [`PurchaseId`] and [`ProductId`], and nothing else; of Bevy it knows
+//! reflection alone, and it knows no storage.
 
 mod text;
 
@@ -8,6 +9,7 @@ use std::{fmt, str::FromStr};
 
 pub use text::{InvalidId, ProductId, PurchaseId};
 
+use bevy::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -34,7 +36,10 @@ const USER_DATA_MARK: &[u8; 8] = b"player:1";
 /// assert_ne!(ada, ada.slot(1));
 /// assert_eq!(ada, ada.to_string().parse().unwrap());
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Reflect, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[reflect(opaque)]
+#[type_path = "bevy_player_data"]
+#[reflect(Clone, Debug, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayerId(Uuid);
 

@@ -92,12 +92,25 @@
 //! **Trades.** Whatever moves value from one player to another belongs into
 //! [`commands.trade`](server::TradeCommandsExt::trade): two saves of their own can be torn apart by a crash.
 //!
+//! **Going from server to server.** A player who joins another server on the same store is asked for there and given up here:
+//! saved, released, and loaded on the other side within some hundredths of a second. The game may refuse
+//! ([`HandOffRequested`](player::HandOffRequested)), and send a player on itself
+//! ([`TransferPlayer`](player::TransferPlayer)). [`HandOffSettings`](server::HandOffSettings) keep anybody from taking players
+//! from a server by asking over and over.
+//!
 //! **Versions.** A new field with `#[serde(default)]` needs nothing. Any other change needs a higher
 //! [`VERSION`](PlayerData::VERSION) and a step in [`migrate`](PlayerData::migrate). Data from newer code is refused and
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
 //!
 //! **On the client.** The same types, [`PlayerDataPlugin::client`], and an entity with
-//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it.
+//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it. What a player
+//! should be told is on it, too: [`LoadDelayed`](player::LoadDelayed), [`SaveUnderWay`](player::SaveUnderWay),
+//! [`SaveBlocked`](player::SaveBlocked), `LastSaveFailed`, and what became of [purchases](player::OwnPurchases).
+//!
+//! **Shutting down.** A signal, or [`ShutDown`](server::ShutDown), tells the clients and then exits; on exit everybody is
+//! saved.
+//!
+//! **Watching it run.** [`PlayerDataDiagnosticsPlugin`](diagnostics::PlayerDataDiagnosticsPlugin) feeds Bevy's diagnostics.
 //!
 //! # If you know the Roblox modules
 //!
@@ -112,6 +125,8 @@
 //! | wait until loaded | [`wait_for_load`](server::PlayerDataServer::wait_for_load) |
 //! | save now, saved signal | [`SavePlayer`](player::SavePlayer), [`PlayerSaved`](player::PlayerSaved) |
 //! | session locked by another server | [`LoadError::SessionLocked`](player::LoadError::SessionLocked) |
+//! | a session ended from elsewhere | [`HandOffRequested`](player::HandOffRequested), [`SessionEnd::HandedOff`](player::SessionEnd::HandedOff) |
+//! | `TeleportService`, after a save | [`TransferPlayer`](player::TransferPlayer), [`TransferredTo`](client::TransferredTo) |
 //! | `ProcessReceipt`, developer products | [`Product`](server::Product), [`submit_receipt`](server::PlayerDataServer::submit_receipt) |
 //! | `PurchaseGranted`, `NotProcessedYet` | [`PurchaseDecision`](player::PurchaseDecision) |
 //! | mock store | [`MemoryStore`](store::MemoryStore), and `FaultyStore` in `testing` |
@@ -150,6 +165,7 @@
 //!
 //! | module | concern | knows |
 //! |---|---|---|
+//! | [`diagnostics`] | figures for Bevy's `DiagnosticsStore` | what server and client count |
 //! | [`server`], [`client`] | Bevy systems that own sessions; the mirror | everything below |
 //! | [`replication`] | what crosses the wire | neither store nor session |
 //! | [`registry`] | which components are persisted, and how each becomes bytes | Bevy, documents |
@@ -163,12 +179,14 @@
 mod chance;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod diagnostics;
 pub mod document;
 mod id;
 #[cfg(feature = "server")]
 pub mod inbox;
 pub mod player;
 mod plugin;
+mod reflect;
 pub mod registry;
 pub mod replication;
 #[cfg(feature = "server")]
@@ -196,7 +214,7 @@ pub use registry::PlayerData;
 pub mod prelude {
     #[cfg(feature = "client")]
     pub use crate::client::{
-        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused,
+        DisconnectedByServer, LastSaveFailed, PlayerDataClientPlugin, ReplicationRefused, TransferredTo,
     };
     #[cfg(feature = "postgres")]
     pub use crate::store::PostgresStore;
@@ -204,11 +222,13 @@ pub mod prelude {
     pub use crate::store::SqliteStore;
     pub use crate::{
         PlayerDataPlugin, PlayerId, ProductId, PurchaseId,
+        diagnostics::PlayerDataDiagnosticsPlugin,
         document::{MigrateError, StoredValue},
         player::{
-            ErrorKind, LoadError, OwnPlayer, PersistentPlayer, PlayerClient, PlayerFallback,
-            PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded,
-            PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError, SavePlayer, SessionEnd,
+            DisconnectKind, ErrorKind, LoadDelayed, LoadError, OwnPlayer, OwnPurchases, PersistentPlayer,
+            PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved,
+            PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked, SaveError,
+            SavePlayer, SaveUnderWay, SessionEnd,
         },
         registry::{PersistAppExt, PlayerData, Rule},
         replication::{ConnectionConfigExt, ReplicationSettings},
@@ -217,12 +237,12 @@ pub mod prelude {
     #[cfg(feature = "server")]
     pub use crate::{
         inbox::ReceiptInbox,
-        player::{TradeError, TradeSettled},
+        player::{HandOffRequested, PlayerTransferred, TradeError, TradeSettled, TransferPlayer},
         replication::ReplicationStats,
         server::{
-            Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
+            HandOffSettings, Identify, OnLoadFailure, OnSessionLost, PlayerDataFlushed, PlayerDataServer,
             PlayerDataServerPlugin, Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked,
-            ServerSettings, ServerStats, Trade, TradeCommandsExt,
+            ServerSettings, ServerStats, ShutDown, Trade, TradeCommandsExt,
         },
         store::{MemoryStore, NewReceipt},
     };

@@ -1,7 +1,7 @@
 //! A player's entity as the game sees it: which state it is in and what is told about it.
 //!
-//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`]), the entity events
-//! and their errors. The same vocabulary serves the server, where it speaks of the real data, and the client, where it
+//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and what else is so
+//! meanwhile), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real data, and the client, where it
 //! speaks of the mirror. It promises that a state component can be constructed by this crate only, so that a query for
 //! it is proof; who moves a player from state to state is left to `server` and `client`.
 
@@ -11,11 +11,18 @@ use crate::id::PlayerId;
 
 mod deal;
 mod error;
+mod state;
+#[cfg(feature = "server")]
+mod transfer;
 
-pub use deal::{PurchaseDecision, PurchaseProcessed};
+pub(crate) use deal::remember_own_purchase;
+pub use deal::{OwnPurchases, PurchaseDecision, PurchaseProcessed};
 #[cfg(feature = "server")]
 pub use deal::{TradeError, TradeSettled};
 pub use error::{ErrorKind, LoadError, SaveError};
+pub use state::{LoadDelayed, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SaveUnderWay};
+#[cfg(feature = "server")]
+pub use transfer::{HandOffRequested, PlayerTransferred, TransferPlayer};
 
 /// Spawn this on the server to load a player's data; despawn the entity to save it and let it go.
 ///
@@ -34,7 +41,7 @@ pub use error::{ErrorKind, LoadError, SaveError};
 /// Removing this component is leaving as well: the data is saved and unlocked, and what stays on the entity is
 /// no longer persisted. It is immutable; to change the player, spawn another entity. A clone of the entity is no player:
 /// neither this nor any other component of this module but [`OwnPlayer`] is cloned.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable, clone_behavior = Ignore)]
 #[require(PlayerLoading = PlayerLoading::new())]
 pub struct PersistentPlayer(pub PlayerId);
@@ -43,7 +50,7 @@ pub struct PersistentPlayer(pub PlayerId);
 ///
 /// Auto-join inserts it. A player entity without it works the same, only nobody watches: offline edits, bots, a server
 /// without any network.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Component, Reflect, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[component(immutable, clone_behavior = Ignore)]
 pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 
@@ -51,80 +58,21 @@ pub struct PlayerClient(pub bevy_renet::renet::ClientId);
 ///
 /// On a client the crate spawns it as the mirror of what the server has. On a listen server, or in offline single
 /// player, insert it yourself on the entity with the host's [`PersistentPlayer`]: the host then needs no mirror.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Reflect, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[reflect(Component, Default)]
+#[require(OwnPurchases)]
 pub struct OwnPlayer;
 
-/// The player's data is being loaded; no persisted component is on the entity yet.
-#[derive(Component, Clone, Copy, Debug)]
-#[component(immutable, clone_behavior = Ignore)]
-pub struct PlayerLoading(());
-
-/// The player's data is loaded. On the server: the session lock is held and the data will be saved.
-///
-/// Code that moves value between players must query `With<PlayerSession>` on both sides, or one side of the deal may
-/// be a [`PlayerFallback`] that is never saved.
-#[derive(Component, Clone, Copy, Debug)]
-#[component(immutable, clone_behavior = Ignore)]
-pub struct PlayerSession {
-    first_join: bool,
-}
-
-/// Loading failed: the player plays on default values, which are never saved.
-#[derive(Component, Clone, Debug)]
-#[component(immutable, clone_behavior = Ignore)]
-pub struct PlayerFallback {
-    reason: LoadError,
-}
-
-/// The store refuses this player's data (see [`reason`](Self::reason)); what has changed since the last save is in
-/// memory only. It goes away once the data, as it is by then, is saved.
-#[derive(Component, Clone, Debug)]
-#[component(immutable, clone_behavior = Ignore)]
-pub struct SaveBlocked {
-    reason: SaveError,
-}
-
-impl PlayerLoading {
-    pub(crate) const fn new() -> Self {
-        Self(())
-    }
-}
-
-impl PlayerSession {
-    pub(crate) const fn new(first_join: bool) -> Self {
-        Self { first_join }
-    }
-
-    /// Whether nothing was ever saved for this player before this session.
-    #[must_use]
-    pub const fn first_join(&self) -> bool {
-        self.first_join
-    }
-}
-
-impl PlayerFallback {
-    pub(crate) const fn new(reason: LoadError) -> Self {
-        Self { reason }
-    }
-
-    /// Why the data could not be loaded.
-    #[must_use]
-    pub const fn reason(&self) -> &LoadError {
-        &self.reason
-    }
-}
-
-impl SaveBlocked {
-    pub(crate) const fn new(reason: SaveError) -> Self {
-        Self { reason }
-    }
-
-    /// Why the data is refused.
-    #[must_use]
-    pub const fn reason(&self) -> &SaveError {
-        &self.reason
-    }
-}
+/// What an entity that is no player any more has to lose, and what its client is told of.
+#[cfg(feature = "server")]
+pub(crate) type States = (
+    PlayerLoading,
+    LoadDelayed,
+    PlayerSession,
+    PlayerFallback,
+    SaveBlocked,
+    SaveUnderWay,
+);
 
 /// The player's data is on the entity, and a session is held. Never triggered for a [`PlayerFallback`].
 #[derive(EntityEvent, Clone, Debug)]
@@ -180,6 +128,20 @@ pub struct PlayerSessionEnded {
     pub reason: SessionEnd,
 }
 
+/// Why the server disconnects a client, for a game that tells its players each in its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub enum DisconnectKind {
+    /// The server is shutting down. The player is saved on its way out; they can come back later, or go elsewhere.
+    ServerExit,
+    /// The player's session is over though the player is still here.
+    SessionEnded(SessionEnd),
+    /// The player's data could not be loaded, and this server has nobody play on defaults.
+    LoadFailed(ErrorKind),
+    /// Anything else, such as a client whose messages make no sense.
+    Other,
+}
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
@@ -196,6 +158,8 @@ pub enum SessionEnd {
     /// The store refused a trade, or the award of a purchase, on which everything later rests: the data is what was
     /// saved last before it.
     CommitRefused,
+    /// The player went on to another server, which asked for them or to which the game has sent them. Everything is saved.
+    HandedOff,
 }
 
 impl std::fmt::Display for SessionEnd {
@@ -206,6 +170,7 @@ impl std::fmt::Display for SessionEnd {
             Self::LockLost => "another server has taken the player over",
             Self::ServerExit => "the server is shutting down",
             Self::CommitRefused => "a trade or a purchase could not be saved",
+            Self::HandedOff => "the player went on to another server",
         })
     }
 }

@@ -23,8 +23,9 @@
 //! The client says hello with what it was built with: this crate's protocol version, a hash over the keys and versions
 //! of the public types, and the game's version. The server welcomes it, or says in words what doesn't match and
 //! disconnects it. From then on the server sends, in order: that a player is loading; all public values at once when
-//! that is done; what changed, once a tick, as a patch where that is shorter; load and save errors as a player may see them; the session's end. The client
-//! acknowledges what it has applied.
+//! that is done; what changed, once a tick, as a patch where that is shorter; what a load waits for, saves on their way, load
+//! and save errors, all as a player may see them; purchases; the session's end; why it disconnects, or where to go on. The
+//! client acknowledges what it has applied.
 
 use std::time::Duration;
 
@@ -58,7 +59,9 @@ pub(crate) use plugins::NeedsPlugin;
 #[cfg(feature = "client")]
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
-pub(crate) use watch::{disconnect_after_send, install_server};
+pub(crate) use watch::{
+    LastWord, ReplicationServer, disconnect_after_send, disconnect_unless_back, install_server,
+};
 
 /// The settings of the connection between server and client.
 ///
@@ -80,7 +83,8 @@ pub struct ReplicationSettings {
     pub messages_per_tick: u32,
     /// After how many messages that make no sense a client is disconnected. Default: 8.
     pub strikes: u32,
-    /// How long a client that is to be disconnected may take to say that it has read why. Default: 1 s.
+    /// How long a client that is to be disconnected may take to say that it has read why, and how long
+    /// [shutting down](crate::server::ShutDown) waits for that. At most a minute. Default: 1 s.
     pub farewell_timeout: Duration,
 }
 
@@ -111,6 +115,12 @@ impl ReplicationSettings {
         assert!(
             outstanding >= 16 * 1024,
             "`max_outstanding` is {outstanding}, and must be at least 16 KiB"
+        );
+        let farewell = self.farewell_timeout;
+        assert!(
+            farewell <= Duration::from_secs(60),
+            "`farewell_timeout` is {farewell:?}, and must be at most a minute: a client that doesn't listen holds an exit up \
+             for that long"
         );
         assert!(
             self.messages_per_tick > 0,

@@ -18,6 +18,8 @@ use bevy::{
 
 use crate::{
     id::{PlayerId, ProductId},
+    player::remember_own_purchase,
+    reflect,
     registry::{DataTypes, Registry},
     replication,
     session::{LeaseState, Opening, Sessions},
@@ -29,6 +31,7 @@ mod agenda;
 mod attempt;
 mod autosave;
 mod exit;
+mod hand_off;
 mod join;
 mod leave;
 mod load;
@@ -37,16 +40,19 @@ mod report;
 mod runtime;
 mod save;
 mod settings;
+mod shut_down;
 mod signals;
 mod stats;
 mod trade;
 mod wait;
 
 pub use exit::{FlushPlayerData, PlayerDataFlushed, UnsavedPlayer};
+pub use hand_off::HandOffSettings;
 pub use purchases::{
     Product, PurchaseAppExt, PurchaseSettings, Receipt, Refuse, Revoked, answer::WaitForPurchase,
 };
 pub use settings::{Identify, OnLoadFailure, OnSessionLost, ServerSettings};
+pub use shut_down::ShutDown;
 pub use stats::ServerStats;
 pub use trade::{Trade, TradeCommandsExt};
 pub use wait::{PlayerDataServer, WaitForLoad};
@@ -114,6 +120,7 @@ impl Plugin for PlayerDataServerPlugin {
             panic!("`PlayerDataPlugin::server` can't work with these settings: {problem}");
         }
         systems::configure(app);
+        reflect::register(app);
         app.insert_resource(Server::new(
             Arc::clone(&self.store),
             self.settings.clone(),
@@ -125,8 +132,11 @@ impl Plugin for PlayerDataServerPlugin {
         .init_resource::<Waiters>()
         .init_resource::<purchases::answer::Waiters>()
         .init_resource::<purchases::deliver::Deliveries>()
+        .init_resource::<hand_off::HandOffs>()
         .add_observer(join::start_loading)
         .add_observer(save::save_on_request)
+        .add_observer(hand_off::transfer_on_request)
+        .add_observer(remember_own_purchase)
         .add_observer(save::keep_ticks_in_range)
         .add_observer(purchases::keep_ticks_in_range)
         .add_systems(
@@ -136,6 +146,7 @@ impl Plugin for PlayerDataServerPlugin {
                 load::start_waiting_loads,
                 report::apply_reports,
                 purchases::deliver::deliver,
+                hand_off::hand_off,
             )
                 .chain()
                 .in_set(PlayerDataSystems::Load),
@@ -147,6 +158,7 @@ impl Plugin for PlayerDataServerPlugin {
             join::install_auto_join(app);
         }
         exit::install(app);
+        shut_down::install(app);
     }
 
     fn finish(&self, app: &mut App) {
@@ -202,6 +214,8 @@ struct Closing {
     entity: Entity,
     /// The receipts that it settles.
     carried: Vec<(ProductId, Settlement)>,
+    /// What follows, if the player goes on to another server.
+    departure: Option<hand_off::Departure>,
 }
 
 impl Player {
@@ -217,6 +231,11 @@ impl Server {
     fn new(store: Arc<dyn Store>, settings: ServerSettings, runtime: Runtime) -> Self {
         let sessions = Sessions::new(Arc::clone(&store), settings.session(), runtime.handle().clone());
         let (reporter, reports) = channel();
+        let wishes = reporter.clone();
+        sessions.watch_wishes(move |wished| {
+            // Nobody is left to hear it after the app is gone.
+            let _ = wishes.send(Report::Wished(wished));
+        });
         Self {
             settings,
             store,

@@ -14,6 +14,7 @@
 //! | `heartbeat.rs` | our own lease: when to beat, and what to say when it doesn't work |
 //! | `opening.rs` | a load, from its request to its [`Session`] or its error |
 //! | `settle.rs` | abandoned and late acquires leave no lock behind |
+//! | `wishes.rs` | asking other servers for their players, and hearing who asks for ours |
 //! | `commit.rs` | what a session writes, and what the answers mean |
 //! | `together.rs` | two sessions in one commit: trades |
 //! | `registry.rs` | which locks of this process are in use, and who waits for them |
@@ -30,6 +31,7 @@ mod retry;
 mod settings;
 mod settle;
 mod together;
+mod wishes;
 
 use std::{
     fmt,
@@ -43,18 +45,19 @@ use tokio::runtime::Handle;
 
 use crate::{
     id::PlayerId,
-    store::{ServerId, Store, StoreError},
+    store::{ServerId, Store, StoreError, Wished},
 };
 use heartbeat::Heartbeat;
 use registry::Registry;
 use settle::Suspects;
+use wishes::WishList;
 
 pub use commit::Snapshot;
 pub use error::{OpenError, SaveError};
 pub use handle::{Saved, Session};
 pub use heartbeat::{LeaseState, LeaseStatus};
 pub use lease::LeaseWatch;
-pub use opening::{Opened, Opening};
+pub use opening::{Delay, Opened, Opening};
 pub(crate) use queue::panic_message;
 pub use queue::{NotRun, OrderedQueue, Request, Skip, Ticket, Turn};
 pub use retry::{Attempts, RetryPolicy};
@@ -84,6 +87,7 @@ struct Inner {
     heartbeat: Heartbeat,
     registry: Registry,
     suspects: Suspects,
+    wishes: WishList,
     /// Numbers openings and sessions, so that the queue can tell whose request is whose.
     series: AtomicU64,
 }
@@ -100,6 +104,7 @@ impl Sessions {
             heartbeat: Heartbeat::new(server, &settings),
             registry: Registry::default(),
             suspects: Suspects::default(),
+            wishes: WishList::default(),
             series: AtomicU64::new(0),
             store,
             settings,
@@ -139,10 +144,22 @@ impl Sessions {
         self.inner.heartbeat.status()
     }
 
+    /// Starts to look, every [`SessionSettings::wish_poll`], at who wishes for a player of whom: `seen` is told all wishes of
+    /// other servers for players of this one, whenever they are not the same as the last time, and loads of this server
+    /// are woken when their wishes have come true. It ends with the last handle. Call it once.
+    ///
+    /// `seen` is told that there are none while the store can't be asked. It should do no more than pass them on.
+    pub fn watch_wishes(&self, seen: impl FnMut(Vec<Wished>) + Send + 'static) {
+        self.inner
+            .runtime
+            .spawn(wishes::watch(Arc::downgrade(&self.inner), seen));
+    }
+
     /// Asks for a player's session. The request takes its place in the player's queue at once.
     ///
     /// `done` is called exactly once, at the latest when [`SessionSettings::load_timeout`], counted from this call,
-    /// has passed. While the game still holds an older session of the same player, the load waits until that one has
+    /// has passed. If another server has the player, it is told that this one
+    /// would like to have them. While the game still holds an older session of the same player, the load waits until that one has
     /// been closed and its final save has landed. Whatever becomes of the load, it leaves no lock behind.
     ///
     /// Dropping the returned [`Opening`] cancels the load, so keep it until `done` was called.
@@ -154,7 +171,21 @@ impl Sessions {
         player: PlayerId,
         done: impl FnOnce(Result<Opened, OpenError>) + Send + 'static,
     ) -> Opening {
-        opening::open(self, player, Box::new(done))
+        self.open_telling(player, |_| (), done)
+    }
+
+    /// The same, for somebody who shows the player why it takes long: `delayed` is called whenever there is a new reason for
+    /// that. (A call that was already under way when `done` was called may end after it.)
+    ///
+    /// # Errors
+    /// `done` gets an [`OpenError`].
+    pub fn open_telling(
+        &self,
+        player: PlayerId,
+        delayed: impl Fn(Delay) + Send + Sync + 'static,
+        done: impl FnOnce(Result<Opened, OpenError>) + Send + 'static,
+    ) -> Opening {
+        opening::open(self, player, Box::new(delayed), Box::new(done))
     }
 
     /// Drops what need not run when the server is about to exit, and hurries the rest.

@@ -163,6 +163,29 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>>;
 
+    /// Leaves a wish for a player whose lock another server has: the one thing that is written about a player without
+    /// having the lock. It changes nothing about the player, and whether it is heeded is the holder's affair.
+    ///
+    /// Says whether the wish stands (see [`Wish`]). If it can't, because the lock is not that one any more, nothing is left:
+    /// [`acquire`](Self::acquire) again. A wish with the same [`Wish::lock`] takes the place of an earlier one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Takes back the wish of whoever would have asked for `lock`. Succeeds also when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The wishes that stand and concern this server: others' for its players, and its own. Meant to be asked many times a
+    /// second, so a look that finds what the last one has found costs next to nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>>;
+
     /// A number that changes when something may have [arrived](Self::arrivals). A hint: it may change for nothing, and it
     /// may stay as it is although something has arrived. It costs nothing to ask.
     fn hints(&self) -> u64 {
@@ -320,6 +343,49 @@ pub struct Acquired {
     /// The name of the server that held the lock until now, if it was taken over rather than free. (`None` as well
     /// when an earlier attempt of this request took it over.)
     pub taken_from: Option<String>,
+}
+
+/// That a server would like to have a player whom another one has, see [`Store::wish`].
+///
+/// It stands while all of this is so, and is as good as gone otherwise, so that it can't outlive its occasion:
+/// - the player's lock is [`held`](Self::held): not once that session has ended, however it did, since the next one has
+///   another lock (and the next fence);
+/// - the one who wishes has a row, and its beat is not past [`until_beat`](Self::until_beat): not for a server that has
+///   gone on without taking it back;
+/// - the lock hangs on another server than that.
+///
+/// Granting a lock clears all wishes for its player.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose record.
+    pub player: PlayerId,
+    /// The lock that is in the way, as the refusal has named it.
+    pub held: LockId,
+    /// The lock that is going to be asked for: it tells wishes for one player apart.
+    pub lock: LockId,
+    /// The server that wishes.
+    pub server: ServerId,
+    /// The last beat of that server's lease at which the wish stands. One who goes on waiting repeats it in time.
+    pub until_beat: u64,
+}
+
+/// A wish for a player of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wished {
+    /// The wish.
+    pub wish: Wish,
+    /// The name of the server that wishes.
+    pub name: String,
+}
+
+/// The wishes that concern one server, see [`Store::wishes`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Others' wishes for players whose locks hang on this server, in the order of the players' ids.
+    pub for_us: Vec<Wished>,
+    /// Which of this server's own wishes stand, by [`Wish::lock`], in ascending order. One that doesn't any more has come
+    /// true, or was somebody else's luck: it is time to [acquire](Store::acquire).
+    pub ours: Vec<LockId>,
 }
 
 /// Writes that happen together or not at all, see [`Store::commit`].

@@ -77,6 +77,17 @@ fn a_purchase_is_told_to_its_player_alone_once_what_was_bought_is_there() {
         ]
     );
     assert_eq!(told(&eve), []);
+    let remembered: OwnPurchases = ada.get().expect("she is loaded");
+    let granted = "pi_of_ada".parse().expect("a purchase id");
+    assert_eq!(
+        remembered.decision(&granted),
+        Some(&PurchaseGranted),
+        "a shop that asks later finds it"
+    );
+    assert_eq!(
+        eve.get::<OwnPurchases>().expect("she is loaded"),
+        OwnPurchases::default()
+    );
     assert!(ada.was_sent(b"pi_of_ada") && !eve.was_sent(b"pi_of_ada"));
 }
 

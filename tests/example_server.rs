@@ -1,6 +1,6 @@
 //! The example server as an operator meets it: bad input, signals, logins, and bots that check their data.
 
-#![cfg(all(unix, feature = "sqlite", feature = "client"))]
+#![cfg(all(unix, feature = "sqlite", feature = "client", not(feature = "window")))]
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 #[path = "support/process.rs"]
 mod process;
 
-use process::{Server, database, example, play, receipts, rows, run, wait_for};
+use process::{Player, Server, database, example, play, receipts, rows, run, wait_for};
 
 /// Runs the server with arguments that it can't work with, and returns the one sentence that it says.
 #[track_caller]
@@ -510,6 +510,23 @@ fn a_login_gives_a_token_for_the_player_of_that_name_and_refuses_what_is_none() 
         !told.contains(&first_text) && !told.contains(&second_text),
         "a token is a secret"
     );
+}
+
+#[test]
+fn a_client_hops_from_one_server_to_the_next_without_leaving() {
+    let folder = folder();
+    let first = Server::start(folder.path(), &["--name", "arena-1"]);
+    let second = Server::start(folder.path(), &["--name", "arena-2"]);
+    let mut ada = Player::join(&format!("{},{}", first.url(), second.url()), "ada");
+    first.wait_for_line("ada is new");
+    ada.wait_for_line("your data is loaded");
+    ada.say("hop");
+    second.wait_for_line("ada is back");
+    ada.wait_for_line("welcome back");
+    for server in [first, second] {
+        server.signal("TERM");
+        server.wait().assert_all_saved();
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `kill -9` in the middle of a game, and a restart under the same name.
 
-#![cfg(all(unix, feature = "sqlite", feature = "client"))]
+#![cfg(all(unix, feature = "sqlite", feature = "client", not(feature = "window")))]
 
 use std::{
     collections::HashMap,

@@ -358,7 +358,9 @@ fn a_private_key_is_in_no_packet_and_no_client_gets_anothers_data() {
     };
     server.world_mut().finish_save(ada_player, Err(encode));
     server.world_mut().end_session(ada_player, SessionEnd::LockLost);
-    server.world_mut().disconnect_client(1, "goodbye");
+    server
+        .world_mut()
+        .disconnect_client(1, DisconnectKind::Other, "goodbye");
     server.world_mut().despawn(bob_player);
     step(&mut server, &mut ada, &mut bob);
 
@@ -755,9 +757,11 @@ fn a_disconnected_client_hears_why_first() {
     let mut server = server();
     let (mut client, player) = Client::join_and_load(&mut server, 1, "ada", Coins(1));
     server.world_mut().finish_save(player, Err(SaveError::LockLost));
-    server
-        .world_mut()
-        .disconnect_client(1, "another server has taken the player over");
+    server.world_mut().disconnect_client(
+        1,
+        DisconnectKind::Other,
+        "another server has taken the player over",
+    );
     server.world_mut().despawn(player);
     client.settle(&mut server);
     let reason = "another server has taken the player over".to_owned();
@@ -781,7 +785,9 @@ fn a_disconnected_client_hears_why_first() {
 fn a_client_that_does_not_listen_is_disconnected_all_the_same() {
     let mut server = server();
     let (mut client, _) = Client::join_and_load(&mut server, 1, "ada", Coins(1));
-    server.world_mut().disconnect_client(1, "goodbye");
+    server
+        .world_mut()
+        .disconnect_client(1, DisconnectKind::Other, "goodbye");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while client.is_connected(&server) {
         assert!(std::time::Instant::now() < deadline, "it is still connected");
@@ -885,7 +891,9 @@ fn missing_channels_are_warned_about_with_the_line_to_add() {
         connection.step(&mut server, &mut app);
     }
     assert_eq!((count("RenetServer"), count("RenetClient")), (2, 1), "once each");
-    server.world_mut().disconnect_client(1, "goodbye");
+    server
+        .world_mut()
+        .disconnect_client(1, DisconnectKind::Other, "goodbye");
     connection.step(&mut server, &mut app);
     assert!(!server.world().resource::<RenetServer>().is_connected(1));
 }

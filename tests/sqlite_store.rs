@@ -17,11 +17,11 @@ use std::{
 };
 
 use bevy_player_data::store::{
-    Acquire, Commit, NewReceipt, Notice, SqliteSettings, SqliteStore, Store, StoreError, Write,
+    Acquire, Commit, LockId, NewReceipt, Notice, SqliteSettings, SqliteStore, Store, StoreError, Wish, Write,
 };
 use bytes::Bytes;
 use rusqlite::{Connection, config::DbConfig};
-use support::{ADA, BOB, Server, boot, document, lock_lost};
+use support::{ADA, BOB, Server, Session, boot, document, lock_lost};
 use tempfile::TempDir;
 
 // Durability and sharing
@@ -603,6 +603,14 @@ async fn a_look_reports_a_thousand_arrivals_at_most() {
     }
 }
 
+/// Takes back what the schema's third step has added.
+const WITHOUT_WISHES: &str = "
+    DROP TABLE wishes;
+    DROP TRIGGER lock_is_granted;
+    DROP TRIGGER player_is_erased;
+    DROP TRIGGER server_is_gone;
+    PRAGMA user_version = 2;";
+
 /// The schema that the first version of the crate wrote, with its index.
 const FIRST_RECEIPTS: &str = "
     DROP TABLE receipts;
@@ -620,6 +628,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_its_receipts() {
     let folder = Folder::new();
     drop(folder.open());
     let connection = folder.connection();
+    connection.execute_batch(WITHOUT_WISHES).unwrap();
     connection.execute_batch(FIRST_RECEIPTS).unwrap();
     let insert = "INSERT INTO receipts (purchase_id, player_id, product_id, state, received_at)
         VALUES (?1, ?2, 'coins_100', ?3, 0)";
@@ -645,6 +654,59 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_its_receipts() {
     assert_eq!(left, 0, "`open_receipts` takes its place");
     drop(store);
     drop(folder.open());
+}
+
+/// A wish of the second server for the player whom the first one has.
+fn wish(server: &Server, held: &Session) -> Wish {
+    Wish {
+        player: held.player,
+        held: held.lock,
+        lock: LockId::random(),
+        server: server.id,
+        until_beat: 100,
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_wishes_is_brought_up_to_date_with_its_players() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open());
+    let a = Server::start(store.clone(), "a").await;
+    let mut ada = a.session(ADA).await;
+    ada.save("one").await.unwrap();
+    drop((a, ada, store));
+    folder.connection().execute_batch(WITHOUT_WISHES).unwrap();
+
+    let store = Arc::new(folder.open());
+    let record = store.peek(ADA).await.unwrap().unwrap();
+    assert_eq!(record.document, document("one"));
+    let (a, b) = (
+        Server::start(store.clone(), "a").await,
+        Server::start(store.clone(), "b").await,
+    );
+    let ada = a.session(ADA).await;
+    let wish = wish(&b, &ada);
+    assert_eq!(store.wish(wish).await, Ok(true));
+    assert_eq!(store.wishes(b.id).await.unwrap().ours, [wish.lock]);
+}
+
+#[tokio::test]
+async fn a_wish_that_cannot_be_read_stands_in_nobodys_way() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open());
+    let (a, b) = (
+        Server::start(store.clone(), "a").await,
+        Server::start(store.clone(), "b").await,
+    );
+    let (ada, bob) = (a.session(ADA).await, a.session(BOB).await);
+    let (odd, sound) = (wish(&b, &ada), wish(&b, &bob));
+    for wish in [odd, sound] {
+        assert_eq!(store.wish(wish).await, Ok(true));
+    }
+    let spoil = "UPDATE wishes SET lock_id = 'sixteen letters!' WHERE player_id = ?1";
+    folder.connection().execute(spoil, [ADA.into_bytes()]).unwrap();
+    let seen = store.wishes(a.id).await.unwrap().for_us;
+    assert_eq!(seen.iter().map(|wished| wished.wish).collect::<Vec<_>>(), [sound]);
 }
 
 #[tokio::test]
@@ -689,7 +751,7 @@ async fn the_file_is_in_wal_mode_and_marked_as_ours() {
     assert_eq!(text("journal_mode"), "wal");
     assert_eq!(number("page_size"), 4096);
     assert_eq!(number("application_id"), 0x6270_6431);
-    assert_eq!(number("user_version"), 2);
+    assert_eq!(number("user_version"), 3);
 }
 
 // Bad files
@@ -786,11 +848,11 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         newer
             .pragma_update_and_check(None, "journal_mode", journal, |_| Ok(()))
             .unwrap();
-        newer.execute_batch("PRAGMA user_version = 3").unwrap();
+        newer.execute_batch("PRAGMA user_version = 4").unwrap();
         drop(newer);
         folder.refuses_unchanged(
             |error| matches!(error, StoreError::Rejected { .. }),
-            &["schema version 3", "newer"],
+            &["schema version 4", "newer"],
         );
     }
 }

@@ -47,6 +47,8 @@ macro_rules! conformance {
 
 #[path = "store_conformance/receipts.rs"]
 mod receipts;
+#[path = "store_conformance/wishes.rs"]
+mod wishes;
 
 conformance! {
     a_lease_registers_the_server_and_each_further_one_raises_its_beat,

@@ -540,3 +540,24 @@ fn a_trade_that_a_failing_handler_asks_for_does_not_come_about() {
     assert!(matches!(refused, Err(TradeError::Failed { .. })), "{refused:?}");
     assert_eq!(market.in_memory(), ADA);
 }
+
+#[test]
+fn a_trade_on_its_way_is_shown_and_counts_as_two_saves_that_take_time() {
+    let mut market = open();
+    let before = *market.app.world().resource::<ServerStats>();
+    market.app.set(market.ada, OwnPlayer);
+    market.faults.hang();
+    market.trade();
+    assert!(market.app.component::<SaveUnderWay>(market.ada).is_some());
+    let held_up = std::time::Instant::now();
+    while held_up.elapsed() < Duration::from_millis(100) {
+        market.app.update();
+    }
+    market.faults.resume();
+    market.outcome().expect("the store works");
+    assert!(market.app.component::<SaveUnderWay>(market.ada).is_none());
+    let after = *market.app.world().resource::<ServerStats>();
+    assert_eq!(after.saves - before.saves, 2);
+    let took = after.save_time - before.save_time;
+    assert!(took >= Duration::from_millis(200), "{took:?}");
+}

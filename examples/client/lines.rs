@@ -1,6 +1,6 @@
 //! The client without a terminal: it says in lines what changes, and takes commands from stdin.
 //!
-//! Commands are `move left` (or `right`, `up`, `down`), `color blue`, `trade` and `quit`; so is the end of stdin.
+//! Commands are `move left` (or `right`, `up`, `down`), `color blue`, `trade`, `hop` and `quit`; so is the end of stdin.
 
 use std::{
     io::{self, BufRead, Write},
@@ -20,6 +20,7 @@ use crate::{
         data::{Bought, Cell, Coins, Inventory, Level, Relics, Settings, Title},
         net::{Direction, Wish},
     },
+    hop::Hop,
     wishes::Wishes,
 };
 
@@ -56,10 +57,16 @@ pub fn install(app: &mut App) {
         );
 }
 
-fn obey(mut input: ResMut<Input>, mut wishes: ResMut<Wishes>, mut has_quit: Local<bool>) {
+fn obey(
+    mut input: ResMut<Input>,
+    mut wishes: ResMut<Wishes>,
+    mut has_quit: Local<bool>,
+    mut commands: Commands,
+) {
     let Ok(input) = input.0.get_mut() else { return };
     while !*has_quit {
         let wish = match input.try_recv() {
+            Ok(line) if line.trim() == "hop" => return commands.trigger(Hop),
             Ok(line) => understand(&line),
             Err(TryRecvError::Disconnected) => Ok(Wish::Retire),
             Err(TryRecvError::Empty) => return,
@@ -84,7 +91,7 @@ fn understand(line: &str) -> Result<Wish, String> {
         ["trade"] => Ok(Wish::Trade),
         ["quit"] => Ok(Wish::Retire),
         _ => Err(format!(
-            "`{line}` is no command: say `move left`, `color blue`, `trade` or `quit`"
+            "`{line}` is no command: say `move left`, `color blue`, `trade`, `hop` or `quit`"
         )),
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         data::{Bought, Cell, Coins, Inventory, Level, Paint, Relics, Settings, Title},
         net::{self, Direction, FIELD, FieldView, PlayerView, Wish},
     },
+    hop::Hop,
     wishes::Wishes,
 };
 
@@ -64,9 +65,14 @@ fn read_keys(
     mut wishes: ResMut<Wishes>,
     mut exit: MessageWriter<AppExit>,
     me: Query<(), With<OwnPlayer>>,
+    mut commands: Commands,
 ) -> Result {
     while event::poll(Duration::ZERO)? {
         let Event::Key(key) = event::read()? else { continue };
+        if key.code == KeyCode::Char('h') && key.kind == KeyEventKind::Press {
+            commands.trigger(Hop);
+            continue;
+        }
         let Some(wish) = wish_of(key) else { continue };
         match wish {
             // Before there is anything to retire from.
@@ -199,7 +205,12 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
             ..
         }) => lines.extend([
             Line::from(format!("coins      {}", coins.0)).bold(),
-            Line::from(format!("level      {} and {} points", level.number, level.points)),
+            Line::from(format!(
+                "level      {}, {} of {} points to the next",
+                level.number,
+                level.points,
+                level.goal()
+            )),
             Line::from(format!(
                 "title      {}",
                 title.map_or("none yet", |title| title.0.as_str())
@@ -220,7 +231,7 @@ fn draw_me(frame: &mut Frame<'_>, area: Rect, me: Option<&MeItem<'_, '_>>) {
     }
     lines.extend([
         Line::raw(""),
-        Line::raw("move: wasd or arrows   color: 1 to 5   trade a relic: t   leave: q").dim(),
+        Line::raw("move: wasd or arrows   color: 1 to 5   trade a relic: t   hop: h   leave: q").dim(),
     ]);
     let panel = Paragraph::new(lines)
         .wrap(Wrap { trim: true })

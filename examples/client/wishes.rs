@@ -31,7 +31,7 @@ pub fn plugin(app: &mut App) {
     app.init_resource::<Wishes>().add_systems(
         Update,
         (
-            make_a_wish.run_if(on_timer(PACE)),
+            make_a_wish.run_if(on_timer(PACE).and_then(resource_exists::<RenetClient>)),
             go_once_retired.run_if(resource_exists::<Retired>),
         ),
     );

@@ -45,6 +45,16 @@ impl Default for Level {
     }
 }
 
+impl Level {
+    /// Each level takes this many points times its number.
+    const POINTS: u32 = 5;
+
+    /// How many points lead to the next level.
+    pub const fn goal(&self) -> u32 {
+        self.number.saturating_mul(Self::POINTS)
+    }
+}
+
 impl PlayerData for Level {
     const KEY: &'static str = "level";
 }

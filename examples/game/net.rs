@@ -26,6 +26,9 @@ pub const WISHES: DefaultChannel = DefaultChannel::ReliableOrdered;
 /// Carries a [`FieldView`] to every client. What gets lost is soon out of date anyway.
 pub const VIEWS: DefaultChannel = DefaultChannel::Unreliable;
 
+/// Carries an [`Introduction`] to the client that asked for it.
+pub const INTRODUCTIONS: DefaultChannel = DefaultChannel::ReliableOrdered;
+
 /// The longest message of this game, in bytes.
 const MESSAGE_LIMIT: usize = 64 * 1024;
 
@@ -40,6 +43,8 @@ pub enum Wish {
     Trade,
     /// To leave the field in good order: nothing happens to the player's data after that.
     Retire,
+    /// To hear what the player with this tag is called. An [`Introduction`] answers.
+    WhoIs(u32),
 }
 
 /// Which way to go.
@@ -65,6 +70,13 @@ pub struct PlayerView {
     pub tag: u32,
     pub cell: Cell,
     pub color: Paint,
+}
+
+/// What a player is called, which a view has no room for.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Introduction {
+    pub tag: u32,
+    pub name: String,
 }
 
 /// A short form of the id, with which a client finds itself in a [`FieldView`].

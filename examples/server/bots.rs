@@ -1,7 +1,7 @@
 //! Players that the server brings along: real clients, over HTTP and UDP, that know what they left with.
 //!
 //! They share the process with the server, and nothing else. With `--play-at` there is no server: they play on others,
-//! and go to any of these each time that they come back.
+//! and go to any of these each time that they come back; or they hop from one to the next without leaving.
 
 use std::{
     fmt, io,
@@ -55,6 +55,8 @@ pub struct Tally {
     pub purchases: u64,
     /// How often one had something refunded.
     pub refunds: u64,
+    /// How often one has gone from one server to another without leaving first.
+    pub hops: u64,
     /// How often something was not what it should be.
     pub mismatches: u64,
 }
@@ -153,6 +155,7 @@ impl AddAssign for Tally {
         self.returns += other.returns;
         self.purchases += other.purchases;
         self.refunds += other.refunds;
+        self.hops += other.hops;
         self.mismatches += other.mismatches;
     }
 }
@@ -164,12 +167,17 @@ impl fmt::Display for Tally {
             returns,
             purchases,
             refunds,
+            hops,
             mismatches,
         } = self;
         write!(
             f,
             "bots came {visits} times, bought {purchases} things, gave {refunds} back, compared their data on {returns} \
              returns, and found {mismatches} mismatches"
-        )
+        )?;
+        match hops {
+            0 => Ok(()),
+            _ => write!(f, "; {hops} times one hopped to another server without leaving"),
+        }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Tells this game's packets from others'. Change it whenever the game's messages do.
-pub const PROTOCOL_ID: u64 = 0x636f_696e_7275_7368;
+pub const PROTOCOL_ID: u64 = 0x636f_696e_7275_7369;
 
 /// The longest body of a request, in bytes.
 const BODY_LIMIT: usize = 1024;

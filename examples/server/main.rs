@@ -34,6 +34,7 @@ mod account;
 mod audit;
 mod bots;
 mod catalogue;
+mod chaos;
 mod cheating;
 #[cfg(feature = "step-points")]
 mod crash;
@@ -42,6 +43,8 @@ mod database;
 mod game;
 mod http;
 mod login;
+#[path = "../game/offers.rs"]
+mod offers;
 mod options;
 #[path = "../payments/payments.rs"]
 mod payments;
@@ -49,6 +52,7 @@ mod products;
 mod relics;
 mod rules;
 mod status;
+mod storefront;
 mod ticks;
 mod view;
 mod webhook;
@@ -59,7 +63,7 @@ use catalogue::{Catalogue, CatalogueError};
 use game::{data::shared_data, net, usage::parse_command_line};
 use login::Issuer;
 use options::Options;
-use payments::{callback, secret::Secret};
+use payments::{callback, provider::Provider, secret::Secret};
 use status::{Books, say};
 
 /// The server runs at 60 ticks per second.
@@ -156,6 +160,12 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
     let store: Arc<dyn Store> = options.db.open()?;
     #[cfg(feature = "step-points")]
     let store = crash::prepare(store).map_err(StartError::CrashTest)?;
+    let (store, chaos) = if options.chaos {
+        let (store, chaos) = chaos::prepare(store);
+        (store, Some(chaos))
+    } else {
+        (store, None)
+    };
 
     let issuer = Issuer::new(game_address);
     let transport = secure_transport(game, game_address, &issuer)?;
@@ -169,12 +179,23 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
             (secret, Some(written))
         }
     };
-    let routes = webhook::routes(inbox(&mut app), secret.clone(), options.webhook_rate);
-    http::serve(http, login::routes(issuer).merge(routes)).map_err(StartError::Thread)?;
+    let own_address = format!("http://{http_address}");
+    let provider = Provider::new(&own_address, secret.clone()).map_err(StartError::Secret)?;
+    let mut routes = login::routes(issuer)
+        .merge(webhook::routes(
+            inbox(&mut app),
+            secret.clone(),
+            options.webhook_rate,
+        ))
+        .merge(storefront::routes(&catalogue, provider));
+    if let Some(chaos) = chaos {
+        routes = routes.merge(chaos::install(&mut app, chaos));
+    }
+    http::serve(http, routes).map_err(StartError::Thread)?;
     tell_the_start(options, game_address, http_address, &catalogue, new.as_deref());
 
     let destination = Destination {
-        servers: vec![format!("http://{http_address}")],
+        servers: vec![own_address],
         secret,
         products: catalogue.products(),
     };
@@ -198,7 +219,7 @@ fn app(options: &Options, store: Arc<dyn Store>, catalogue: &Catalogue) -> App {
         NetcodeServerPlugin,
         PlayerDataPlugin::server(store).with_settings(ServerSettings {
             name: options.name.clone(),
-            autosave: Some(options.autosave),
+            autosave: Some(options.autosave()),
             ..default()
         }),
         shared_data,
@@ -242,7 +263,23 @@ fn tell_the_start(
             "purchases are signed with {secret}, until this server ends"
         ));
     }
+    if options.chaos {
+        say(format_args!("chaos at http://{http}{}", chaos::PATH));
+    }
+    say(format_args!(
+        "play with: cargo run --release --example client --features window -- --name ada{}",
+        elsewhere(http)
+    ));
     say(format_args!("login at http://{http}"));
+}
+
+/// What a client has to be told about this address, unless it is the one that it knows.
+fn elsewhere(http: SocketAddr) -> String {
+    if http == options::HTTP {
+        String::new()
+    } else {
+        format!(" --server http://{http}")
+    }
 }
 
 /// Everybody is saved on the way out.

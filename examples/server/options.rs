@@ -1,10 +1,20 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::database::Database;
 use clap::{Parser, builder::NonEmptyStringValueParser, value_parser};
 
+use crate::chaos;
+
+/// The address of the HTTP side by default, which clients try as well.
+pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// How much time passes between two saves by default.
+const AUTOSAVE: Duration = Duration::from_secs(30);
 /// How many bots play when nothing at all was said.
 const BOTS_BY_DEFAULT: u16 = 8;
 
@@ -20,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = reachable)]
     pub listen: SocketAddr,
     /// The address of `POST /login` and `POST /webhooks/purchases`; port 0 takes any that is free.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value_t = HTTP)]
     pub http: SocketAddr,
     /// What can be bought: a RON file [default: the `assets/products.ron` that the server was built with].
     #[arg(long, value_name = "FILE")]
@@ -35,16 +45,19 @@ pub struct Options {
     /// The server's name: unique among the servers that share the file, and the same after a restart.
     #[arg(long, default_value = "arena-1", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
-    /// How many seconds pass between two saves of a player who changes all the time.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub autosave: Duration,
+    /// How many seconds pass between two saves of a player who changes all the time [default: 30, with `--chaos` 5].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    autosave: Option<Duration>,
     /// How many players the server brings along, which check their data [default: 8 without any option, else 0].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(..=1000))]
     bots: Option<u16>,
     /// Start no server: send the bots to the servers with these HTTP addresses, of which each chooses one anew whenever it
-    /// comes back. The servers have to share their file, and their secret with the bots.
+    /// comes back, or hops to another without leaving. The servers have to share their file, and their secret with the bots.
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "bots")]
     pub play_at: Vec<String>,
+    /// Let anybody take the store down, and players away: `POST /chaos`, see `examples/README.md`. For developers only.
+    #[arg(long)]
+    pub chaos: bool,
     /// Stop after so many seconds; otherwise the server runs until Ctrl-C or SIGTERM.
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub run_for: Option<Duration>,
@@ -54,6 +67,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// How much time passes between two saves of a player.
+    pub fn autosave(&self) -> Duration {
+        let by_default = if self.chaos { chaos::AUTOSAVE } else { AUTOSAVE };
+        self.autosave.unwrap_or(by_default)
+    }
+
     /// How many bots to bring along.
     pub fn bots(&self) -> u16 {
         let nothing_said = std::env::args_os().len() <= 1;

@@ -13,6 +13,7 @@ use crate::{
         net::{self, Direction, FIELD, Wish},
     },
     relics,
+    view::introduce,
 };
 
 /// What a new player begins with.
@@ -23,8 +24,6 @@ const FINDS: usize = 60;
 const STEPS_PER_SECOND: f32 = 15.0;
 /// How many wishes of one player are heard per tick; the others wait.
 const WISHES_PER_TICK: usize = 8;
-/// Each level takes this many points times its number.
-const POINTS_PER_LEVEL: u32 = 5;
 /// The level from which on a player is called a coin hunter, and for each following multiple something better.
 const LEVELS_PER_TITLE: u32 = 3;
 const TITLES: [&str; 4] = ["Coin Hunter", "Coin Knight", "Coin Baron", "Coin Emperor"];
@@ -127,6 +126,7 @@ fn fulfil_wishes(
                 Some(Some(Wish::Step(direction))) => player.step(direction, &mut finds, &mut commands),
                 Some(Some(Wish::Wear(color))) => player.settings.color = color,
                 Some(Some(Wish::Trade)) => player.trade(&mut commands),
+                Some(Some(Wish::WhoIs(tag))) => commands.run_system_cached_with(introduce, (client, tag)),
                 Some(Some(Wish::Retire)) => {
                     // The last change of this round: once the client sees it, it has seen everything.
                     player.career.rounds = player.career.rounds.saturating_add(1);
@@ -182,7 +182,7 @@ impl PlayerItem<'_, '_> {
 
     fn gain_a_point(&mut self, commands: &mut Commands) {
         self.level.points = self.level.points.saturating_add(1);
-        if self.level.points < self.level.number.saturating_mul(POINTS_PER_LEVEL) {
+        if self.level.points < self.level.goal() {
             return;
         }
         *self.level = Level {

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use bevy::{prelude::*, time::common_conditions::on_timer};
+use bevy::{
+    diagnostic::{Diagnostic, DiagnosticPath, DiagnosticsPlugin, DiagnosticsStore},
+    prelude::*,
+    time::common_conditions::on_timer,
+};
 use bevy_player_data::{player::PlayerClient, prelude::*, replication::ReplicationStats};
 use bevy_renet::netcode::NetcodeServerTransport;
 
@@ -46,7 +50,8 @@ pub fn say(line: impl Display) {
 }
 
 pub fn plugin(app: &mut App) {
-    app.init_resource::<Told>()
+    app.add_plugins((DiagnosticsPlugin, PlayerDataDiagnosticsPlugin::default()))
+        .init_resource::<Told>()
         .add_observer(name_client)
         .add_observer(tell_of_arrival)
         .add_observer(tell_of_failure)
@@ -125,14 +130,16 @@ fn tell_status(
     sessions: Query<(), With<PlayerSession>>,
     server: Res<ServerStats>,
     replication: Res<ReplicationStats>,
+    diagnostics: Res<DiagnosticsStore>,
     mut ticks: ResMut<Ticks>,
     mut told: ResMut<Told>,
 ) {
     say(format_args!(
-        "{:4} players, {:4} sessions, {:4} saves/s, {:7.1} kB/s to their owners, tick {}",
+        "{:4} players, {:4} sessions, {:4} saves/s{}, {:7.1} kB/s to their owners, tick {}",
         clients.iter().len(),
         sessions.iter().len(),
         server.saves - told.saves,
+        store(&diagnostics),
         (replication.total.sent_bytes - told.bytes) as f64 / 1e3,
         ticks.lately.whole,
     ));
@@ -142,6 +149,20 @@ fn tell_status(
         bytes: replication.total.sent_bytes,
     };
     ticks.lately = Durations::default();
+}
+
+/// How the store does, as the crate's diagnostics have it: how long a save took lately, and what waits or failed, if anything.
+fn store(diagnostics: &DiagnosticsStore) -> String {
+    let figure = |path: DiagnosticPath| diagnostics.get(&path).and_then(Diagnostic::value);
+    let latency = figure(PlayerDataDiagnosticsPlugin::SAVE_LATENCY);
+    let latency = latency.map(|millis| format!(" in {millis:.1} ms"));
+    let some = |path, what| {
+        let number = figure(path).filter(|number| *number >= 0.5);
+        number.map(|number| format!(", {number:.0} {what}"))
+    };
+    let queued = some(PlayerDataDiagnosticsPlugin::QUEUED_REQUESTS, "waiting");
+    let failed = some(PlayerDataDiagnosticsPlugin::FAILURES, "failed");
+    [latency, queued, failed].into_iter().flatten().collect()
 }
 
 /// The last words: `saved N of N players in T ms` is always the last line.

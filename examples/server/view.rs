@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bevy::{prelude::*, time::common_conditions::on_timer};
 use bevy_player_data::prelude::*;
-use bevy_renet::RenetServer;
+use bevy_renet::{RenetServer, renet::ClientId};
 use bytes::Bytes;
 
 use crate::{
     game::{
         data::{Cell, Settings},
-        net::{self, FieldView, PlayerView},
+        net::{self, FieldView, Introduction, PlayerView},
     },
     rules::{Finds, OnField},
 };
@@ -44,4 +44,23 @@ fn show_field(
         finds: finds.cells().collect(),
     };
     server.broadcast_message(net::VIEWS, Bytes::from(net::encode(&view)));
+}
+
+/// Tells a client what a player on the field is called, if anybody there has this tag.
+pub fn introduce(
+    In((client, tag)): In<(ClientId, u32)>,
+    players: Query<(&PersistentPlayer, &Name), With<OnField>>,
+    mut server: ResMut<RenetServer>,
+) {
+    let named = players
+        .iter()
+        .find(|&(&PersistentPlayer(player), _)| net::tag(player) == tag);
+    if let Some((_, name)) = named {
+        let name = name.to_string();
+        server.send_message(
+            client,
+            net::INTRODUCTIONS,
+            net::encode(&Introduction { tag, name }),
+        );
+    }
 }

@@ -204,7 +204,12 @@ fn seeds() -> Vec<Vec<u8>> {
         ended(&|server, player| server.world_mut().finish_save(player, Ok(()))),
         ended(&|server, player| server.world_mut().block_saves(player, Some(unavailable()))),
         ended(&|server, player| server.world_mut().end_session(player, SessionEnd::LockLost)),
-        ended(&|server, _| server.world_mut().disconnect_client(1, "bye")),
+        ended(&|server, _| {
+            server
+                .world_mut()
+                .disconnect_client(1, DisconnectKind::Other, "bye")
+        }),
+        ended(&|server, player| server.world_mut().start_save(player)),
         ended(&|server, player| {
             let id = |text: &str| text.parse().expect("an id");
             let purchase = "pi_1".parse().expect("an id");

@@ -98,7 +98,10 @@ impl Connection {
             Frame::Changes(_) => Ok(None),
             Frame::Message(message) => {
                 match &message {
-                    ToClient::Refused { .. } | ToClient::Welcome | ToClient::Goodbye { .. } => {}
+                    ToClient::Refused { .. }
+                    | ToClient::Welcome
+                    | ToClient::Goodbye { .. }
+                    | ToClient::GoTo { .. } => {}
                     ToClient::Loading { epoch, .. } => {
                         self.epoch = *epoch;
                         self.forget();

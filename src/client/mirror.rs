@@ -1,6 +1,6 @@
 //! The entity that shows the player's data: what each message from the server does to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bevy::{ecs::component::ComponentId, prelude::*};
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use tracing::error;
 use super::{LastSaveFailed, connection::Mirror};
 use crate::{
     player::{
-        OwnPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, PurchaseProcessed, SaveBlocked, SaveError,
+        LoadDelayed, OwnPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading, PlayerSaved,
+        PlayerSession, PlayerSessionEnded, PurchaseProcessed, SaveBlocked, SaveError, SaveUnderWay,
     },
     registry::{ComponentValue, insert_together},
     replication::{
@@ -57,8 +57,30 @@ pub(super) fn update(
             player,
             error,
         }),
-        ToClient::Saved { is_final, result } => {
+        ToClient::LoadDelayed { reason, gives_up_in } => {
+            let delayed = LoadDelayed::new(reason, Duration::from_millis(gives_up_in.into()));
+            commands
+                .entity(entity)
+                .queue_silenced(move |mut entity: EntityWorldMut<'_>| {
+                    if entity.contains::<PlayerLoading>() {
+                        entity.insert(delayed);
+                    }
+                });
+        }
+        ToClient::Saving => {
+            commands.entity(entity).try_insert(SaveUnderWay::new());
+        }
+        ToClient::Saved {
+            is_final,
+            result,
+            is_saving,
+        } => {
             note_save(commands, entity, &result);
+            if is_saving {
+                commands.entity(entity).try_insert(SaveUnderWay::new());
+            } else {
+                commands.entity(entity).try_remove::<SaveUnderWay>();
+            }
             commands.trigger(PlayerSaved {
                 entity,
                 player,
@@ -96,6 +118,7 @@ pub(super) fn update(
         ToClient::Refused { .. }
         | ToClient::Welcome
         | ToClient::Goodbye { .. }
+        | ToClient::GoTo { .. }
         | ToClient::Loading { .. } => {
             unreachable!("not about a mirror that is there")
         }
@@ -140,7 +163,7 @@ fn load(commands: &mut Commands, mirror: Mirror, outcome: Outcome, values: ByTyp
             return;
         };
         // All of them: whatever a server says, and however often, a player is in one state.
-        entity.remove::<(PlayerLoading, PlayerSession, PlayerFallback)>();
+        entity.remove::<(PlayerLoading, LoadDelayed, PlayerSession, PlayerFallback)>();
         if !entity.is_despawned() {
             insert_together(&mut entity, std::iter::once(state).chain(values.into_values()));
         }

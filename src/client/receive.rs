@@ -2,10 +2,10 @@
 
 use bevy::prelude::*;
 use bevy_renet::RenetClient;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    DisconnectedByServer, ReplicationClient, ReplicationRefused,
+    DisconnectedByServer, MirrorStats, ReplicationClient, ReplicationRefused, TransferredTo,
     connection::{Connection, Mirror, Told},
     mirror::{self, Foreign},
 };
@@ -19,6 +19,7 @@ pub(super) fn receive(
     mut replication: ResMut<ReplicationClient>,
     client: Option<ResMut<RenetClient>>,
     own_players: Query<(), Foreign>,
+    mut stats: ResMut<MirrorStats>,
     mut commands: Commands,
 ) {
     let replication = &mut *replication;
@@ -45,6 +46,8 @@ pub(super) fn receive(
         connection.has_said_hello = true;
     }
     while let Some(frame) = client.receive_message(channels.to_client) {
+        stats.received_messages += 1;
+        stats.received_bytes += frame.len() as u64;
         match connection.take_in(&frame) {
             Ok(None) => {}
             Ok(Some(told)) => {
@@ -119,9 +122,13 @@ fn take_in(
             error!("the server refuses this client: {reason}");
             commands.trigger(ReplicationRefused { reason });
         }
-        ToClient::Goodbye { reason } => {
+        ToClient::Goodbye { kind, reason } => {
             warn!("the server disconnects this client: {reason}");
-            commands.trigger(DisconnectedByServer { reason });
+            commands.trigger(DisconnectedByServer { kind, reason });
+        }
+        ToClient::GoTo { server } => {
+            info!("the server sends this client to server `{server}`");
+            commands.trigger(TransferredTo { server });
         }
         ToClient::Loading { player, .. } => {
             if let Some(older) = connection.mirror.take() {

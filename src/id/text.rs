@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use bevy::prelude::*;
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_id {
@@ -9,7 +10,10 @@ macro_rules! text_id {
         $(#[$doc])*
         ///
         /// 1 to 255 bytes of UTF-8 without control characters. Cheap to clone.
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Reflect, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[reflect(opaque)]
+        #[type_path = "bevy_player_data"]
+        #[reflect(Clone, Debug, Hash, PartialEq, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
 

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use bevy::reflect::Reflect;
 use serde::{Deserialize, Serialize};
 
 /// The two kinds of trouble that a player can be told about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Reflect, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[type_path = "bevy_player_data::player"]
 pub enum ErrorKind {
     /// The data could not be read or written. Trying again later may help.
     DataStoreError,
@@ -16,7 +18,8 @@ pub enum ErrorKind {
 /// Why a player's data could not be loaded.
 ///
 /// Its `Debug` form is the same sentence as its `Display` form.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Reflect, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[type_path = "bevy_player_data::player"]
 #[non_exhaustive]
 pub enum LoadError {
     /// Another session held the player's lock until the load timed out.
@@ -51,7 +54,8 @@ pub enum LoadError {
 /// Why a player's data could not be saved.
 ///
 /// Its `Debug` form is the same sentence as its `Display` form.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Reflect, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[type_path = "bevy_player_data::player"]
 #[non_exhaustive]
 pub enum SaveError {
     /// The store could not be reached. The data is still in memory, and the next save carries it.

@@ -69,6 +69,8 @@ pub(super) struct Farewell {
     pub(super) until: Instant,
     /// Whether the client is no longer listened to.
     pub(super) is_muted: bool,
+    /// Whether the client stays connected all the same, because the whole server is about to go.
+    pub(super) stays: bool,
 }
 
 /// A player as its client was told about it.
@@ -83,6 +85,8 @@ pub(super) struct Watched {
     /// What the client has, or will have when everything that was sent is applied: what patches are made against.
     pub(super) sent: Vec<Option<Bytes>>,
     pub(super) blocked: Option<SaveError>,
+    pub(super) delayed: Option<LoadError>,
+    pub(super) is_saving: bool,
     pub(super) news: News,
 }
 
@@ -124,6 +128,8 @@ impl Watched {
             dirty: BTreeSet::new(),
             sent: vec![None; types.len()],
             blocked: None,
+            delayed: None,
+            is_saving: false,
             news: News::default(),
         }
     }
@@ -203,6 +209,12 @@ impl Link {
 
     /// Whether it is time to disconnect.
     pub(super) fn is_over(&self, now: Instant) -> bool {
+        let stays = self.farewell.as_ref().is_some_and(|farewell| farewell.stays);
+        !stays && self.has_taken_leave(now)
+    }
+
+    /// Whether the client has read the last message, or has had its time to.
+    pub(super) fn has_taken_leave(&self, now: Instant) -> bool {
         self.farewell.as_ref().is_some_and(|farewell| {
             farewell.until <= now
                 || farewell

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{PlayerId, ProductId, PurchaseId},
-    player::{LoadError, PurchaseDecision, SaveError, SessionEnd},
+    player::{DisconnectKind, LoadError, PurchaseDecision, SaveError, SessionEnd},
     registry::wire,
 };
 
 /// The version of the protocol. Raise it with every change to a message.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 6;
 
 /// The longest string with which a game can tell its versions apart, in bytes.
 pub(crate) const GAME_VERSION_LIMIT: usize = 128;
@@ -52,7 +52,7 @@ pub(crate) enum ToClient {
     /// The handshake succeeded.
     Welcome,
     /// The server disconnects.
-    Goodbye { reason: String },
+    Goodbye { kind: DisconnectKind, reason: String },
     /// A player is being loaded: the beginning of session `epoch` of this connection, counted from 1.
     Loading { player: PlayerId, epoch: u32 },
     /// The load has ended. The values are all that the player has, each with the number of its public type.
@@ -62,10 +62,11 @@ pub(crate) enum ToClient {
     },
     /// The load has failed, and the player doesn't play on defaults.
     LoadFailed { error: LoadError },
-    /// A save has ended.
+    /// A save has ended; whether another one is on its way.
     Saved {
         is_final: bool,
         result: Result<(), SaveError>,
+        is_saving: bool,
     },
     /// The store refuses the data from now on, or doesn't any more.
     Blocked { reason: Option<SaveError> },
@@ -73,6 +74,12 @@ pub(crate) enum ToClient {
     Ended { reason: Option<SessionEnd> },
     /// A purchase was processed, or could not be.
     Purchase(PurchaseNews),
+    /// The load takes its time because of this. It is given up after so many milliseconds from now.
+    LoadDelayed { reason: LoadError, gives_up_in: u32 },
+    /// A save is on its way. [`Saved`](Self::Saved) says when none is any more.
+    Saving,
+    /// The player goes on on another server. Everything is saved, and the server disconnects.
+    GoTo { server: String },
 }
 
 /// What has become of a purchase.
@@ -170,6 +177,18 @@ mod tests {
             ToClient::Saved {
                 is_final: true,
                 result: Err(SaveError::LockLost),
+                is_saving: true,
+            },
+            ToClient::LoadDelayed {
+                reason: LoadError::SessionLocked {
+                    server: "b".to_owned(),
+                },
+                gives_up_in: 40_000,
+            },
+            ToClient::Saving,
+            ToClient::Goodbye {
+                kind: DisconnectKind::SessionEnded(SessionEnd::LockLost),
+                reason: "taken over".to_owned(),
             },
             ToClient::Blocked {
                 reason: Some(SaveError::Deadline),
@@ -184,6 +203,9 @@ mod tests {
                     reason: "wallet full".to_owned(),
                 },
             }),
+            ToClient::GoTo {
+                server: "arena-2".to_owned(),
+            },
         ];
         for message in messages {
             assert_eq!(

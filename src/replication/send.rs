@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     ReplicationStats, frame,
-    link::{Handshake, Link, Stage, Transfer, Watched},
+    link::{Farewell, Handshake, Link, Stage, Transfer, Watched},
     protocol::{Outcome, ToClient},
     public_types::PublicTypes,
     watch::ReplicationServer,
@@ -158,7 +158,7 @@ impl<'a> Teller<'a> {
             .link
             .farewell
             .as_ref()
-            .is_some_and(|farewell| farewell.frame.is_some())
+            .is_some_and(|farewell| farewell.frame.is_some() && !farewell.stays)
         {
             return true; // Everything has been said.
         }
@@ -175,7 +175,8 @@ impl<'a> Teller<'a> {
 
     /// Says the last word. That the budget is used up is no reason to leave without.
     fn say_farewell(&mut self) -> bool {
-        let Some(farewell) = &self.link.farewell else {
+        let unsaid = |farewell: &&Farewell| farewell.frame.is_none();
+        let Some(farewell) = self.link.farewell.as_ref().filter(unsaid) else {
             return true;
         };
         let frame = frame::message(self.link.epoch, &farewell.message);

@@ -33,8 +33,8 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        PlayerClient, PlayerFallback, PlayerLoadFailed, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, PurchaseProcessed, SaveBlocked,
+        DisconnectKind, PlayerClient, PlayerLoadFailed, PlayerSaved, PlayerSessionEnded, PurchaseProcessed,
+        SessionEnd, States,
     },
     registry::{self, ChangeLog, Registry},
     systems::{self, PlayerDataSystems},
@@ -87,14 +87,41 @@ pub(crate) fn install_server(app: &mut App, settings: ReplicationSettings) {
 
 /// Tells `client` why it is about to be disconnected, and disconnects it as soon as it has read that, or after the
 /// [timeout](ReplicationSettings::farewell_timeout).
-pub(crate) fn disconnect_after_send(world: &mut World, client: ClientId, reason: &str) {
+pub(crate) fn disconnect_after_send(world: &mut World, client: ClientId, kind: DisconnectKind, reason: &str) {
+    disconnect(world, client, LastWord::Goodbye(kind, reason));
+}
+
+/// What a client is told before it is disconnected.
+#[derive(Clone, Copy)]
+pub(crate) enum LastWord<'a> {
+    /// Why.
+    Goodbye(DisconnectKind, &'a str),
+    /// To which server it is to go.
+    GoTo(&'a str),
+}
+
+/// The same for a client who has no player any more. One that has been given another meanwhile, or has connected anew, stays.
+pub(crate) fn disconnect_unless_back(world: &mut World, client: ClientId, word: LastWord<'_>) {
+    let is_back = world
+        .get_resource::<ReplicationServer>()
+        .is_some_and(|replication| replication.players.contains_key(&client));
+    if !is_back {
+        disconnect(world, client, word);
+    }
+}
+
+fn disconnect(world: &mut World, client: ClientId, word: LastWord<'_>) {
+    let message = match word {
+        LastWord::Goodbye(kind, reason) => ToClient::Goodbye {
+            kind,
+            reason: reason.to_owned(),
+        },
+        LastWord::GoTo(server) => ToClient::GoTo {
+            server: server.to_owned(),
+        },
+    };
     if let Some(mut replication) = world.get_resource_mut::<ReplicationServer>()
-        && replication.say_goodbye(
-            client,
-            ToClient::Goodbye {
-                reason: reason.to_owned(),
-            },
-        )
+        && replication.say_goodbye(client, message)
     {
         return;
     }
@@ -118,6 +145,8 @@ pub(crate) struct ReplicationServer {
     /// Links with something to send.
     pub(super) pending: Vec<ClientId>,
     pub(super) encoder: Encoder,
+    /// Set when the server is about to go: until when its clients may read that.
+    leaving: Option<Instant>,
 }
 
 impl ReplicationServer {
@@ -131,6 +160,7 @@ impl ReplicationServer {
             clients: EntityHashMap::default(),
             pending: Vec::new(),
             encoder: Encoder::default(),
+            leaving: None,
         }
     }
 
@@ -187,13 +217,51 @@ impl ReplicationServer {
                 frame: None,
                 until,
                 is_muted: false,
+                stays: false,
             },
         )
+    }
+
+    /// Has all clients, and those that still come, told that the server is shutting down. They stay connected until it does.
+    pub(crate) fn announce_exit(&mut self) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Instant::now() + self.settings.farewell_timeout);
+        let clients: Vec<ClientId> = self.links.keys().copied().collect();
+        for client in clients {
+            self.announce_exit_to(client);
+        }
+    }
+
+    fn announce_exit_to(&mut self, client: ClientId) {
+        let Some(until) = self.leaving else { return };
+        let message = ToClient::Goodbye {
+            kind: DisconnectKind::ServerExit,
+            reason: SessionEnd::ServerExit.to_string(),
+        };
+        self.set_farewell(
+            client,
+            Farewell {
+                message,
+                frame: None,
+                until,
+                is_muted: false,
+                stays: true,
+            },
+        );
+    }
+
+    /// Whether every client has read that the server is shutting down, or has had its time to.
+    pub(crate) fn all_have_taken_leave(&self) -> bool {
+        let now = Instant::now();
+        !self.channel.is_usable() || self.links.values().all(|link| link.has_taken_leave(now))
     }
 
     /// Has a client that is no longer listened to disconnected after the next send.
     pub(super) fn throw_out(&mut self, client: ClientId, reason: &str) {
         let message = ToClient::Goodbye {
+            kind: DisconnectKind::Other,
             reason: reason.to_owned(),
         };
         self.set_farewell(
@@ -203,6 +271,7 @@ impl ReplicationServer {
                 frame: None,
                 until: Instant::now(),
                 is_muted: true,
+                stays: false,
             },
         );
     }
@@ -215,6 +284,7 @@ impl ReplicationServer {
             Some(earlier) => {
                 earlier.until = earlier.until.min(farewell.until);
                 earlier.is_muted |= farewell.is_muted;
+                earlier.stays &= farewell.stays;
             }
             None => link.farewell = Some(farewell),
         }
@@ -309,6 +379,7 @@ fn follow_connections(
             );
             replication.disconnected(client_id);
             replication.links.insert(client_id, link);
+            replication.announce_exit_to(client_id);
         }
         ServerEvent::ClientDisconnected { client_id, .. } => {
             replication.disconnected(client_id);
@@ -358,8 +429,6 @@ fn detach(
         replication.clients.remove(&entity);
     }
 }
-
-type States = (PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked);
 
 fn note_new_state(insert: On<Insert, States>, mut replication: ResMut<ReplicationServer>) {
     replication.mark_player(insert.entity);

@@ -182,7 +182,7 @@ fn retire(server: &Server) -> mpsc::Receiver<()> {
 fn unsaved(server: &Server, answers: &[Report]) -> Vec<UnsavedPlayer> {
     let mut results: HashMap<u64, &Result<(), SaveError>> = HashMap::default();
     for answer in answers {
-        if let Report::Closed { ticket, result } = answer {
+        if let Report::Closed { ticket, result, .. } = answer {
             results.insert(*ticket, result);
         }
     }
@@ -226,7 +226,7 @@ fn tell(world: &mut World, ended: Vec<PlayerSessionEnded>, answers: Vec<Report>)
     }
     let late: Vec<u64> = world.resource::<Server>().closing.keys().copied().collect();
     for ticket in late {
-        leave::apply_closed(world, ticket, Err(SaveError::Deadline));
+        leave::apply_closed(world, ticket, Err(SaveError::Deadline), Duration::ZERO);
     }
 }
 

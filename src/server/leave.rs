@@ -1,5 +1,7 @@
 //! Leaving: the last capture, the final save, and what becomes of the entity.
 
+use std::time::Duration;
+
 use bevy::{
     ecs::{lifecycle::HookContext, world::DeferredWorld},
     prelude::*,
@@ -7,13 +9,14 @@ use bevy::{
 use tracing::error;
 
 use super::{
-    Closing, OnSessionLost, Player, Server, purchases::answer, report::Report, save, types, wait::Waiters,
+    Closing, OnSessionLost, Player, Server, hand_off, purchases::answer, report::Report, save, types,
+    wait::Waiters,
 };
 use crate::{
     id::PlayerId,
     player::{
-        LoadError, PersistentPlayer, PlayerClient, PlayerFallback, PlayerLoading, PlayerSaved, PlayerSession,
-        PlayerSessionEnded, SaveBlocked, SaveError, SessionEnd,
+        DisconnectKind, LoadError, OwnPurchases, PersistentPlayer, PlayerClient, PlayerFallback, PlayerSaved,
+        PlayerSession, PlayerSessionEnded, SaveBlocked, SaveError, SaveUnderWay, SessionEnd, States,
     },
     replication,
 };
@@ -44,7 +47,7 @@ fn on_session_removed(mut world: DeferredWorld, context: HookContext) {
     let entity = context.entity;
     // The crate itself takes the player out of the table before it removes the component.
     if leave(&mut world, entity, SessionEnd::Left) {
-        remove_later::<PersistentPlayer>(&mut world, entity);
+        world.commands().entity(entity).try_remove::<PersistentPlayer>();
     }
 }
 
@@ -55,16 +58,21 @@ fn on_player_removed(mut world: DeferredWorld, context: HookContext) {
     world
         .resource_mut::<Waiters>()
         .resolve(entity, &Err(LoadError::Left));
-    remove_later::<(PlayerLoading, PlayerSession, PlayerFallback, SaveBlocked)>(&mut world, entity);
-}
-
-/// Where the entity lives on, it is no player any more.
-fn remove_later<B: Bundle>(world: &mut DeferredWorld, entity: Entity) {
     world.commands().queue(move |world: &mut World| {
         if let Ok(mut entity) = world.get_entity_mut(entity) {
-            entity.remove::<B>();
+            be_nobody(&mut entity);
         }
     });
+}
+
+/// Takes off an entity what it was as the player who has left. An observer of that may despawn it.
+pub(super) fn be_nobody(entity: &mut EntityWorldMut<'_>) {
+    entity.remove::<States>();
+    if !entity.is_despawned()
+        && let Some(mut purchases) = entity.get_mut::<OwnPurchases>()
+    {
+        *purchases = OwnPurchases::default();
+    }
 }
 
 /// Ends a player's load or session and tells the game.
@@ -132,7 +140,7 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
         // The lock is given back all the same, and what was saved last stays.
         Err(error) => (None, Some(error)),
     };
-    let carried = live.ledger.into_unsettled();
+    let (carried, departure) = (live.ledger.into_unsettled(), live.departure);
     answer::forsake(world, player, &carried);
     let mut server = world.resource_mut::<Server>();
     let ticket = server.ticket();
@@ -142,31 +150,35 @@ fn close(world: &mut DeferredWorld, entity: Entity, mut live: save::LiveSession,
             player,
             entity,
             carried,
+            departure,
         },
     );
     let reporter = server.reporter.clone();
+    let asked = server.runtime.now();
     live.session.close(snapshot, move |result| {
         let result = match refused {
             Some(error) => Err(error),
             None => result.map(|_| ()).map_err(SaveError::from),
         };
         // Nobody is left to hear it after the app is gone.
-        let _ = reporter.send(Report::Closed { ticket, result });
+        let took = asked.elapsed();
+        let _ = reporter.send(Report::Closed { ticket, result, took });
     });
 }
 
 /// Takes in the answer to a final save.
-pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>) {
+pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), SaveError>, took: Duration) {
     let closing = world.resource_mut::<Server>().closing.remove(&ticket);
     let Some(Closing {
         player,
         entity,
         carried,
+        departure,
     }) = closing
     else {
         return;
     };
-    save::note(world, player, &result);
+    save::note(world, player, &result, took);
     if let Err(error) = &result {
         error!("player {player} has left, and what changed since the last save is lost: {error}");
     }
@@ -178,6 +190,9 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
     });
     world.flush();
     answer::announce_all(world, entity, player, carried, &result);
+    if let Some(departure) = departure {
+        hand_off::conclude(world, entity, player, departure, &result);
+    }
 }
 
 /// Ends the session of an entity that is still there, for another reason than its own leaving, and does with it what
@@ -206,15 +221,18 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
     world.flush();
     match (policy, player) {
         (OnSessionLost::KeepAsFallback, Some(player)) => keep_as_fallback(world, entity, player, on_defaults),
-        _ => disconnect_and_despawn(world, entity, &reason.to_string()),
+        _ => {
+            let kind = DisconnectKind::SessionEnded(reason);
+            disconnect_and_despawn(world, entity, kind, &reason.to_string());
+        }
     }
 }
 
-fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason: LoadError) {
+pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason: LoadError) {
     let Ok(mut entity_mut) = world.get_entity_mut(entity) else {
         return;
     };
-    entity_mut.remove::<(PlayerSession, SaveBlocked)>();
+    entity_mut.remove::<(PlayerSession, SaveBlocked, SaveUnderWay)>();
     if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
         entity_mut.insert(PlayerFallback::new(reason));
         world
@@ -225,9 +243,9 @@ fn keep_as_fallback(world: &mut World, entity: Entity, player: PlayerId, reason:
 }
 
 /// Tells the player's client why, disconnects it once that is on its way, and despawns the entity.
-pub(super) fn disconnect_and_despawn(world: &mut World, entity: Entity, reason: &str) {
+pub(super) fn disconnect_and_despawn(world: &mut World, entity: Entity, kind: DisconnectKind, reason: &str) {
     if let Some(&PlayerClient(client)) = world.get::<PlayerClient>(entity) {
-        replication::disconnect_after_send(world, client, reason);
+        replication::disconnect_after_send(world, client, kind, reason);
     }
     if let Ok(entity) = world.get_entity_mut(entity) {
         entity.despawn();

@@ -6,7 +6,9 @@ use bevy::{ecs::change_detection::Tick, prelude::*};
 use tracing::warn;
 
 use super::{
-    OnLoadFailure, Player, Server, ServerStats, leave,
+    OnLoadFailure, Player, Server, ServerStats,
+    agenda::elapsed,
+    leave,
     purchases::{answer, deliver},
     report::Report,
     save::LiveSession,
@@ -17,11 +19,11 @@ use crate::{
     document::{Document, Entry},
     id::PlayerId,
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
-        PlayerSession, SessionEnd,
+        DisconnectKind, LoadDelayed, LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed,
+        PlayerLoaded, PlayerLoading, PlayerSession, SessionEnd,
     },
     registry::{ComponentValue, DataType, DataTypes, DecodeError, insert_together},
-    session::{OpenError, Opened, Session},
+    session::{Delay, OpenError, Opened, Session},
 };
 
 /// What a successful load brings to the main thread.
@@ -58,8 +60,17 @@ fn start_load(world: &mut World, entity: Entity, player: PlayerId) {
     let types = types(world);
     let mut server = world.resource_mut::<Server>();
     let ticket = server.ticket();
-    let reporter = server.reporter.clone();
-    let opening = server.sessions.open(player, move |result| {
+    let (delays, reporter) = (server.reporter.clone(), server.reporter.clone());
+    let delayed = move |delay: Delay| {
+        let delayed = LoadDelayed::new(delay.reason.into(), delay.gives_up_in);
+        // Nobody is left to hear it after the app is gone.
+        let _ = delays.send(Report::LoadDelayed {
+            entity,
+            ticket,
+            delayed,
+        });
+    };
+    let opening = server.sessions.open_telling(player, delayed, move |result| {
         let result = result
             .map_err(LoadError::from)
             .and_then(|opened| decode(&types, opened));
@@ -152,6 +163,15 @@ pub(super) fn apply(world: &mut World, entity: Entity, ticket: u64, result: Resu
     }
 }
 
+/// Shows on the entity why its load takes long, if it still waits for it.
+pub(super) fn apply_delayed(world: &mut World, entity: Entity, ticket: u64, delayed: LoadDelayed) {
+    if awaiting(world, entity, ticket).is_some()
+        && let Ok(mut entity) = world.get_entity_mut(entity)
+    {
+        entity.insert(delayed);
+    }
+}
+
 /// The player of an entity that still waits for this very load.
 fn awaiting(world: &World, entity: Entity, awaited: u64) -> Option<PlayerId> {
     match world.resource::<Server>().players.get(&entity) {
@@ -171,7 +191,7 @@ fn succeed(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, loa
         return;
     }
     // Only now: to whoever captured the player any earlier, all of the data would look removed.
-    let live = LiveSession::new(player, ticket, session, document, Tick::new(0));
+    let live = LiveSession::new(player, ticket, session, document, Tick::new(0), elapsed(world));
     world
         .resource_mut::<Server>()
         .players
@@ -227,7 +247,8 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
         error: error.clone(),
     });
     if reaction == OnLoadFailure::Disconnect {
-        leave::disconnect_and_despawn(world, entity, &error.for_player().to_string());
+        let kind = DisconnectKind::LoadFailed(error.kind());
+        leave::disconnect_and_despawn(world, entity, kind, &error.for_player().to_string());
     }
 }
 
@@ -237,7 +258,7 @@ fn fail(world: &mut World, entity: Entity, player: PlayerId, ticket: u64, error:
 fn make_room(world: &mut World, entity: Entity, ticket: u64) -> bool {
     let types = types(world);
     if let Ok(mut entity) = world.get_entity_mut(entity) {
-        entity.remove::<PlayerLoading>();
+        entity.remove::<(PlayerLoading, LoadDelayed)>();
         take_data_off(&mut entity, &types);
     }
     awaiting(world, entity, ticket).is_some()

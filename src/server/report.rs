@@ -1,18 +1,19 @@
 //! What the runtime's threads tell the main thread.
 
-use bevy::prelude::*;
+use std::time::Duration;
 
+use bevy::prelude::*;
 use tokio::sync::oneshot;
 
 use super::{
-    Server, leave, load,
+    Server, hand_off, leave, load,
     purchases::{answer, deliver},
     save, trade,
 };
 use crate::{
     id::PlayerId,
-    player::{LoadError, PurchaseDecision, SaveError},
-    store::{Arrivals, Enqueued, Settlement, StoreError},
+    player::{LoadDelayed, LoadError, PurchaseDecision, SaveError},
+    store::{Arrivals, Enqueued, Settlement, StoreError, Wished},
 };
 
 /// One answer on its way to the main thread.
@@ -23,13 +24,20 @@ pub(super) enum Report {
         ticket: u64,
         result: Result<load::Loaded, LoadError>,
     },
-    /// A save of a session that goes on has ended.
+    /// A load takes long.
+    LoadDelayed {
+        entity: Entity,
+        ticket: u64,
+        delayed: LoadDelayed,
+    },
+    /// A save of a session that goes on has ended, so long after it was asked for.
     Saved {
         entity: Entity,
         player: PlayerId,
         ticket: u64,
         carried: Vec<Settlement>,
         result: Result<(), SaveError>,
+        took: Duration,
     },
     /// A save was refused before it was queued.
     NotSaved {
@@ -43,15 +51,17 @@ pub(super) enum Report {
         parties: [trade::Party; 2],
         error: SaveError,
     },
-    /// The commit of a trade has ended.
+    /// The commit of a trade has ended, so long after it was asked for.
     Traded {
         parties: [trade::Party; 2],
         result: Result<(), [SaveError; 2]>,
+        took: Duration,
     },
-    /// A final save has ended, and the lock is given back.
+    /// A final save has ended, so long after it was asked for, and the lock is given back.
     Closed {
         ticket: u64,
         result: Result<(), SaveError>,
+        took: Duration,
     },
     /// A player's open receipts were read, or could not be.
     Fetched {
@@ -70,6 +80,8 @@ pub(super) enum Report {
         session: Option<(Entity, u64)>,
         waiter: oneshot::Sender<Result<PurchaseDecision, StoreError>>,
     },
+    /// These wishes of other servers for players of this one stand now.
+    Wished(Vec<Wished>),
     /// On exit: everything that was asked for has been answered, in reports before this one.
     Drained,
 }
@@ -88,22 +100,32 @@ pub(super) fn apply(world: &mut World, report: Report) {
             ticket,
             result,
         } => load::apply(world, entity, ticket, result),
+        Report::LoadDelayed {
+            entity,
+            ticket,
+            delayed,
+        } => load::apply_delayed(world, entity, ticket, delayed),
         Report::Saved {
             entity,
             player,
             ticket,
             carried,
             result,
-        } => save::apply(world, entity, player, ticket, carried, result),
+            took,
+        } => save::apply(world, entity, player, ticket, carried, result, took),
         Report::NotSaved {
             entity,
             player,
             ticket,
             error,
-        } => save::answer(world, entity, player, ticket, Err(error)),
+        } => save::answer(world, entity, player, ticket, Err(error), Duration::ZERO),
         Report::TradeDelayed { parties, error } => trade::apply_delayed(world, parties, error),
-        Report::Traded { parties, result } => trade::apply(world, parties, result),
-        Report::Closed { ticket, result } => leave::apply_closed(world, ticket, result),
+        Report::Traded {
+            parties,
+            result,
+            took,
+        } => trade::apply(world, parties, result, took),
+        Report::Closed { ticket, result, took } => leave::apply_closed(world, ticket, result, took),
         Report::Fetched {
             entity,
             ticket,
@@ -116,6 +138,7 @@ pub(super) fn apply(world: &mut World, report: Report) {
             session,
             waiter,
         } => answer::apply_submitted(world, result, session, waiter),
+        Report::Wished(wished) => hand_off::apply_wished(world, wished),
         Report::Drained => {}
     }
 }

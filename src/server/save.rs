@@ -1,6 +1,9 @@
 //! Saving: from components to a document in the session's queue, and the answer back to the game.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use bevy::{
     ecs::change_detection::{CheckChangeTicks, ComponentTicks, Tick},
@@ -9,7 +12,9 @@ use bevy::{
 use tracing::{debug, warn};
 
 use super::{
-    Player, Server, ServerStats, leave,
+    Player, Server, ServerStats,
+    hand_off::{Departure, Suitors},
+    leave,
     purchases::{answer as purchases, ledger::Ledger},
     report::Report,
     types,
@@ -17,7 +22,9 @@ use super::{
 use crate::{
     document::{Document, Entry},
     id::PlayerId,
-    player::{PlayerSaved, SaveBlocked, SaveError, SavePlayer, SessionEnd},
+    player::{
+        OwnPlayer, PlayerClient, PlayerSaved, SaveBlocked, SaveError, SavePlayer, SaveUnderWay, SessionEnd,
+    },
     registry::{DataType, DataTypes},
     session::{self, Session, Snapshot},
     steps,
@@ -46,6 +53,9 @@ pub(super) struct LiveSession {
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
     pub(super) trade: TradeState,
+    pub(super) suitors: Suitors,
+    /// Where the player goes on, once it is decided that they do.
+    pub(super) departure: Option<Departure>,
 }
 
 /// Whether a trade of the player is on its way to the store.
@@ -65,6 +75,7 @@ impl LiveSession {
         session: Session,
         document: Document,
         captured: Tick,
+        since: Duration,
     ) -> Self {
         Self {
             player,
@@ -78,6 +89,8 @@ impl LiveSession {
             blocked: false,
             ledger: Ledger::default(),
             trade: TradeState::No,
+            suitors: Suitors::new(since),
+            departure: None,
         }
     }
 
@@ -146,6 +159,35 @@ pub(super) fn differences<'a>(
     types
         .iter()
         .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
+}
+
+/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done. If it isn't
+/// known that a refusal of the store has passed, it is found out for the next time.
+///
+/// # Errors
+/// When what the player has now can't be saved, or the entity is in no session.
+pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> Result<(), SaveError> {
+    let now = world.increment_change_tick();
+    let types = types(world);
+    let mut server = world.resource_mut::<Server>();
+    let limit = server.settings.document_limit;
+    let Some(mut player) = server.players.remove(&entity) else {
+        return Err(SaveError::NoSession);
+    };
+    let outcome = match (&mut player, world.get_entity(entity)) {
+        (Player::Live(live), Ok(entity)) => capture(&types, live, entity, now, limit),
+        _ => Err(SaveError::NoSession),
+    };
+    world.resource_mut::<Server>().players.insert(entity, player);
+    outcome?;
+    match world.get::<SaveBlocked>(entity) {
+        None => Ok(()),
+        Some(blocked) => {
+            let reason = blocked.reason().clone();
+            save(world, entity, Occasion::Autosave);
+            Err(reason)
+        }
+    }
 }
 
 enum NewEntry {
@@ -285,7 +327,8 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         _ => Vec::new(),
     };
     let mut server = world.resource_mut::<Server>();
-    if outcome == Ok(true) {
+    let is_queued = outcome == Ok(true);
+    if is_queued {
         queue(&server, entity, &mut live);
     }
     server.players.insert(entity, Player::Live(live));
@@ -306,6 +349,9 @@ pub(super) fn save(world: &mut World, entity: Entity, occasion: Occasion) {
         },
     };
     purchases::apply_saved(world, entity, ticket, postponed, &Err(not_saved));
+    if is_queued {
+        show_saving(world, entity);
+    }
 }
 
 /// How many saves of one player may wait at once, so that a game that asks in every update fills no memory while the
@@ -315,6 +361,7 @@ const MOST_IN_FLIGHT: u32 = 64;
 /// Hands what was captured to the session's queue.
 fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
     let (player, ticket, reporter) = (live.player, live.ticket, server.reporter.clone());
+    let asked = server.runtime.now();
     live.unsaved = false;
     live.in_flight += 1;
     let snapshot = live.snapshot();
@@ -328,6 +375,7 @@ fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
             ticket,
             carried,
             result,
+            took: asked.elapsed(),
         });
     });
     steps::reached("save.queued");
@@ -341,6 +389,7 @@ pub(super) fn apply(
     ticket: u64,
     carried: Vec<Settlement>,
     result: Result<(), SaveError>,
+    took: Duration,
 ) {
     let mut server = world.resource_mut::<Server>();
     if let Some(live) = server.session_mut(entity, ticket) {
@@ -348,7 +397,8 @@ pub(super) fn apply(
         // Whatever the outcome was, what is in memory has to be saved (again) by somebody.
         live.unsaved |= matches!(&result, Err(error) if *error != SaveError::Skipped);
     }
-    answer(world, entity, player, ticket, result.clone());
+    show_saving(world, entity);
+    answer(world, entity, player, ticket, result.clone(), took);
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
         Err(SaveError::LockLost) => SessionEnd::LockLost,
@@ -367,11 +417,19 @@ pub(super) fn answer(
     player: PlayerId,
     ticket: u64,
     result: Result<(), SaveError>,
+    took: Duration,
 ) {
     if world.resource::<Server>().is_live(entity, ticket) {
         block_or_unblock(world, entity, &result);
     }
-    tell(world, entity, player, result);
+    note(world, player, &result, took);
+    world.trigger(PlayerSaved {
+        entity,
+        player,
+        is_final: false,
+        result,
+    });
+    world.flush();
 }
 
 fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveError>) {
@@ -393,22 +451,33 @@ fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveE
     }
 }
 
-fn tell(world: &mut World, entity: Entity, player: PlayerId, result: Result<(), SaveError>) {
-    note(world, player, &result);
-    world.trigger(PlayerSaved {
-        entity,
-        player,
-        is_final: false,
-        result,
-    });
-    world.flush();
+/// Keeps [`SaveUnderWay`] in step with what is on its way, where there is somebody to show it to.
+pub(super) fn show_saving(world: &mut World, entity: Entity) {
+    let is_saving = matches!(
+        world.resource::<Server>().players.get(&entity),
+        Some(Player::Live(live)) if live.in_flight > 0
+    );
+    let Ok(mut entity) = world.get_entity_mut(entity) else {
+        return;
+    };
+    if entity.contains::<SaveUnderWay>() == is_saving {
+        return;
+    }
+    if !is_saving {
+        entity.remove::<SaveUnderWay>();
+    } else if entity.contains::<PlayerClient>() || entity.contains::<OwnPlayer>() {
+        entity.insert(SaveUnderWay::new());
+    }
 }
 
 /// Counts and logs how a save ended.
-pub(super) fn note(world: &mut World, player: PlayerId, result: &Result<(), SaveError>) {
+pub(super) fn note(world: &mut World, player: PlayerId, result: &Result<(), SaveError>, took: Duration) {
     let mut stats = world.resource_mut::<ServerStats>();
     match result {
-        Ok(()) => stats.saves += 1,
+        Ok(()) => {
+            stats.saves += 1;
+            stats.save_time += took;
+        }
         Err(SaveError::Skipped) => {}
         Err(error) => {
             stats.save_failures += 1;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bevy::prelude::*;
 use bevy_renet::{netcode::NetcodeServerTransport, renet::ClientId};
 
-use super::PurchaseSettings;
+use super::{HandOffSettings, PurchaseSettings};
 use crate::{
     document::Compression,
     id::PlayerId,
@@ -57,12 +57,14 @@ pub struct ServerSettings {
     /// What happens to a player whose data can't be loaded. Default: [`OnLoadFailure::Fallback`], whatever the error.
     pub on_load_failure: fn(&LoadError) -> OnLoadFailure,
     /// What happens to a player whose session ended though they are still here: another server or another entity has taken
-    /// it over, or the store has refused a trade. Default:
+    /// it over, another server has asked for them, or the store has refused a trade. Default:
     /// [`OnSessionLost::Disconnect`].
     pub on_session_lost: OnSessionLost,
-    /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) become an [`AppExit`], so that everybody is saved. They are
-    /// handled from `App::run` on; a second signal does not interrupt saving. Default: yes.
+    /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) [shut the app down](super::ShutDown), so that clients are told and
+    /// everybody is saved. They are handled from `App::run` on; a second signal does not interrupt saving. Default: yes.
     pub handle_signals: bool,
+    /// What concerns players who go on on another server.
+    pub hand_off: HandOffSettings,
     /// What concerns receipts of purchases.
     pub purchases: PurchaseSettings,
     /// What concerns sending data to its owner.
@@ -87,6 +89,7 @@ impl Default for ServerSettings {
             on_load_failure: |_| OnLoadFailure::Fallback,
             on_session_lost: OnSessionLost::Disconnect,
             handle_signals: true,
+            hand_off: HandOffSettings::default(),
             purchases: PurchaseSettings::default(),
             replication: ReplicationSettings::default(),
         }
@@ -101,6 +104,7 @@ impl ServerSettings {
             beat: self.beat,
             lease_ttl: self.lease_ttl,
             load_timeout: self.load_timeout,
+            wish_poll: self.hand_off.poll,
             retry: self.retry.clone(),
             compression: self.compression,
             ..SessionSettings::default()
@@ -109,6 +113,7 @@ impl ServerSettings {
 
     /// Says what cannot work about these settings.
     pub(super) fn validate(&self) -> Result<(), String> {
+        self.hand_off.validate()?;
         self.session().validate()?;
         self.purchases.validate()?;
         if self.exit_deadline >= self.lease_ttl {

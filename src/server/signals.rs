@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM become an `AppExit`, and nothing that a user presses skips the flush.
+//! SIGINT and SIGTERM shut the app down, and nothing that a user presses skips the flush.
 //!
 //! Signal crates chain the handlers that they find, and Bevy's `TerminalCtrlCHandlerPlugin` (part of `DefaultPlugins`)
 //! installs one that calls `process::exit` at the second Ctrl-C. So on Unix this module replaces both signals'
@@ -7,18 +7,20 @@
 use bevy::prelude::*;
 use tracing::info;
 
+use super::ShutDown;
+
 /// Installs the handlers and the system that watches them.
 pub(super) fn install(app: &mut App) {
     platform::install();
-    app.add_systems(First, exit_on_signal);
+    app.add_systems(First, shut_down_on_signal);
 }
 
-fn exit_on_signal(mut already: Local<bool>, mut exit: MessageWriter<AppExit>) {
+fn shut_down_on_signal(mut already: Local<bool>, mut commands: Commands) {
     if let Some(signal) = platform::received()
         && !std::mem::replace(&mut *already, true)
     {
         info!("received {signal}: saving everybody before exiting");
-        exit.write(AppExit::Success);
+        commands.trigger(ShutDown);
     }
 }
 

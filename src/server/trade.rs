@@ -4,6 +4,8 @@
 //! ([`Session::save_together`]) makes it durable. That request takes its place in both players' queues while nobody else
 //! can save either of them, and whatever is saved later, on leave or exit included, waits for it.
 
+use std::time::Duration;
+
 use bevy::{ecs::system::BoxedSystem, prelude::*};
 use tracing::{info, warn};
 
@@ -115,9 +117,17 @@ fn trade(world: &mut World, entities: [Entity; 2], mut system: BoxedSystem<In<Tr
             steps::reached("trade.queued");
         },
     );
-    if let Err(failure) = exchanged {
-        let message = failure.to_string();
-        refuse(world, entities, &TradeError::Failed { message });
+    match exchanged {
+        Ok(()) => {
+            // Not before: observers have no place in an attempt.
+            for entity in entities {
+                save::show_saving(world, entity);
+            }
+        }
+        Err(failure) => {
+            let message = failure.to_string();
+            refuse(world, entities, &TradeError::Failed { message });
+        }
     }
 }
 
@@ -147,7 +157,7 @@ fn check(server: &Server, entities: [Entity; 2]) -> Result<(), TradeError> {
 /// Queues the commit of both, as they were just captured.
 fn commit(world: &mut World, entities: [Entity; 2]) {
     let mut server = world.resource_mut::<Server>();
-    let reporter = server.reporter.clone();
+    let (reporter, asked) = (server.reporter.clone(), server.runtime.now());
     let [Some(mut a), Some(mut b)] = entities.map(|entity| server.take_live(entity)) else {
         unreachable!("both were judged to be in a session a moment ago");
     };
@@ -176,7 +186,12 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
         },
         move |result| {
             let result = result.map(|_| ()).map_err(|errors| errors.map(SaveError::from));
-            let _ = reporter.send(Report::Traded { parties, result });
+            let took = asked.elapsed();
+            let _ = reporter.send(Report::Traded {
+                parties,
+                result,
+                took,
+            });
         },
     );
     server.players.insert(entities[0], Player::Live(a));
@@ -198,13 +213,19 @@ pub(super) fn apply_delayed(world: &mut World, parties: [Party; 2], error: SaveE
                 party.player,
                 party.ticket,
                 Err(error.clone()),
+                Duration::ZERO,
             );
         }
     }
 }
 
 /// Takes in how the commit of a trade has ended.
-pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [SaveError; 2]>) {
+pub(super) fn apply(
+    world: &mut World,
+    parties: [Party; 2],
+    result: Result<(), [SaveError; 2]>,
+    took: Duration,
+) {
     for (n, party) in parties.iter().enumerate() {
         let result = result.as_ref().copied().map_err(|errors| errors[n].clone());
         let mut server = world.resource_mut::<Server>();
@@ -220,6 +241,7 @@ pub(super) fn apply(world: &mut World, parties: [Party; 2], result: Result<(), [
             party.ticket,
             party.carried.clone(),
             result.clone(),
+            took,
         );
         if result.is_err() && world.resource::<Server>().is_live(party.entity, party.ticket) {
             // Nothing of what is in memory can be saved any more, whatever the reason was.

@@ -12,7 +12,7 @@ use super::{
     settle::FIRST_SEQ,
     together,
 };
-use crate::id::PlayerId;
+use crate::{id::PlayerId, store::LockId};
 
 /// The right to save one player's data. Created by a load and by nothing else; consumed by [`close`](Self::close).
 ///
@@ -63,6 +63,12 @@ impl Session {
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.core.hold().fence
+    }
+
+    /// The session's lock, by which a [wish](crate::store::Wish) of another server names it.
+    #[must_use]
+    pub fn lock(&self) -> LockId {
+        self.core.hold().lock
     }
 
     /// How many saves of this session have not been answered yet.

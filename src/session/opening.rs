@@ -9,11 +9,12 @@ mod slot;
 use std::{
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{Instrument, info_span};
 
@@ -72,6 +73,20 @@ impl Drop for Opening {
     }
 }
 
+/// Why a load takes long, see [`Sessions::open_telling`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delay {
+    /// What stands in the way: with what the load fails if nothing changes.
+    pub reason: OpenError,
+    /// How much longer it is tried.
+    pub gives_up_in: Duration,
+}
+
+/// How long a load may wait for its turn, or for this server's first lease, before somebody is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) type Delayed = Box<dyn Fn(Delay) + Send + Sync>;
 pub(super) type Done = Box<dyn FnOnce(Result<Opened, OpenError>) + Send>;
 
 /// What the game, the timer and the slot share about a load.
@@ -81,6 +96,9 @@ pub(super) struct Load {
     player: PlayerId,
     /// The lock's id, the same in every attempt.
     lock: LockId,
+    /// When it is given up.
+    deadline: Instant,
+    delayed: Delayed,
     state: Mutex<LoadState>,
     abandoned: Watched<bool>,
 }
@@ -92,22 +110,31 @@ struct LoadState {
     timer: Option<AbortHandle>,
     /// What to say when the time is up.
     trouble: OpenError,
+    /// Whether that was said as the reason for a delay.
+    is_told: bool,
 }
 
-pub(super) fn open(sessions: &Sessions, player: PlayerId, done: Done) -> Opening {
+pub(super) fn open(sessions: &Sessions, player: PlayerId, delayed: Delayed, done: Done) -> Opening {
     let trouble = OpenError::Unavailable {
         player,
         message: "what was asked for about this player before has not come to its end yet".to_owned(),
+    };
+    let now = {
+        let _context = sessions.inner.runtime.enter();
+        Instant::now()
     };
     let load = Arc::new(Load {
         inner: Arc::downgrade(&sessions.inner),
         player,
         lock: LockId::random(),
+        deadline: now + sessions.settings().load_timeout,
+        delayed,
         state: Mutex::new(LoadState {
             done: Some(done),
             ticket: None,
             timer: None,
             trouble,
+            is_told: false,
         }),
         abandoned: Watched::new(false),
     });
@@ -190,7 +217,42 @@ impl Load {
 
     /// Sets what to say when the time is up.
     fn trouble(&self, trouble: OpenError) {
-        self.state().trouble = trouble;
+        let mut state = self.state();
+        state.is_told &= state.trouble == trouble;
+        state.trouble = trouble;
+    }
+
+    /// Sets what to say when the time is up, and says so now.
+    fn is_delayed_by(&self, trouble: OpenError) {
+        self.trouble(trouble);
+        self.tell_trouble();
+    }
+
+    /// Says what is in the way, unless that was said.
+    fn tell_trouble(&self) {
+        let news = {
+            let mut state = self.state();
+            let is_news = state.done.is_some() && !mem::replace(&mut state.is_told, true);
+            is_news.then(|| state.trouble.clone())
+        };
+        if let Some(trouble) = news {
+            let reason = self.explain(trouble);
+            let gives_up_in = self.deadline.saturating_duration_since(Instant::now());
+            (self.delayed)(Delay { reason, gives_up_in });
+        }
+    }
+
+    /// Says what is behind a trouble that is not the player's own.
+    fn explain(&self, mut trouble: OpenError) -> OpenError {
+        if let (OpenError::Unavailable { message, .. }, Some(inner)) = (&mut trouble, self.inner.upgrade())
+            && matches!(
+                inner.heartbeat.phase(),
+                LeaseState::Starting | LeaseState::WaitingForName
+            )
+        {
+            *message = inner.heartbeat.trouble();
+        }
+        trouble
     }
 
     /// Waits outside the queue if the game holds a session of the player.
@@ -198,7 +260,8 @@ impl Load {
         let parked = sessions.inner.registry.park(self);
         if parked {
             let server = sessions.settings().name.clone();
-            self.trouble(OpenError::SessionLocked {
+            let _context = sessions.inner.runtime.enter();
+            self.is_delayed_by(OpenError::SessionLocked {
                 player: self.player,
                 server,
             });
@@ -218,30 +281,19 @@ impl Load {
     }
 
     fn start_timer(self: &Arc<Self>, sessions: &Sessions) {
-        let _context = sessions.inner.runtime.enter();
-        let deadline = Instant::now() + sessions.settings().load_timeout;
         let load = Arc::clone(self);
+        let patience = PATIENCE.min(sessions.settings().load_timeout / 2);
         let timer = sessions.inner.runtime.spawn(async move {
-            sleep_until(deadline).await;
-            load.time_is_up();
+            sleep(patience).await;
+            load.tell_trouble();
+            sleep_until(load.deadline).await;
+            let trouble = load.state().trouble.clone();
+            load.abandon(load.explain(trouble));
         });
         let mut state = self.state();
         if state.done.is_some() {
             state.timer = Some(timer.abort_handle());
         }
-    }
-
-    fn time_is_up(&self) {
-        let mut trouble = self.state().trouble.clone();
-        if let (OpenError::Unavailable { message, .. }, Some(inner)) = (&mut trouble, self.inner.upgrade())
-            && matches!(
-                inner.heartbeat.phase(),
-                LeaseState::Starting | LeaseState::WaitingForName
-            )
-        {
-            *message = inner.heartbeat.trouble();
-        }
-        self.abandon(trouble);
     }
 }
 

@@ -117,6 +117,11 @@ impl Registry {
         }
     }
 
+    /// Whether the game holds any session.
+    pub(super) fn has_seats(&self) -> bool {
+        !self.lock().seats.is_empty()
+    }
+
     pub(super) fn is_in_use(&self, lock: LockId) -> bool {
         self.lock().in_use.contains(&lock)
     }

@@ -23,6 +23,9 @@ pub struct SessionSettings {
     /// server with our name. Longer than `lease_ttl` on a store that can't prove a crashed predecessor dead before its lease
     /// has lapsed, as PostgreSQL's can't. Default: 60 s.
     pub name_timeout: Duration,
+    /// How often to look who wishes for a player of whom, if that is [asked for](super::Sessions::watch_wishes): with each
+    /// hand-off, both servers wait for half of it on average. Default: 10 ms.
+    pub wish_poll: Duration,
     /// How saves are retried. Loads retry until `load_timeout` and closes until they land, with the same backoff.
     pub retry: RetryPolicy,
     /// How documents are compressed before they are stored. Default: not at all.
@@ -37,6 +40,7 @@ impl Default for SessionSettings {
             lease_ttl: Duration::from_secs(30),
             load_timeout: Duration::from_secs(40),
             name_timeout: Duration::from_secs(60),
+            wish_poll: Duration::from_millis(10),
             retry: RetryPolicy::default(),
             compression: Compression::None,
         }
@@ -60,6 +64,7 @@ impl SessionSettings {
             ("lease_ttl", self.lease_ttl),
             ("load_timeout", self.load_timeout),
             ("name_timeout", self.name_timeout),
+            ("wish_poll", self.wish_poll),
         ] {
             if duration.is_zero() {
                 return Err(format!("`{what}` is zero: it must be a positive time"));

@@ -39,6 +39,11 @@ struct Suspect {
 }
 
 impl Suspects {
+    /// Whether a lock may turn up that nobody here answers for.
+    pub(super) fn has_any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LockId, Suspect>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +154,8 @@ fn forget(sessions: &Sessions, lock: LockId, until_beat: u64) {
     }
 }
 
-async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) -> Result<(), StoreError> {
+/// Gives a lock back that nobody in this process answers for, if the player has it.
+pub(super) async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) -> Result<(), StoreError> {
     let inner = &sessions.inner;
     let retry = &inner.settings.retry;
     let Some(record) = retry.attempt(inner.store.peek(player)).await? else {

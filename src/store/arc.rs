@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
-    Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, LockId,
+    NewReceipt, Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt, Wish, Wishes,
 };
 use crate::id::PlayerId;
 
@@ -68,6 +68,18 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         (**self).arrivals(since)
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        (**self).wish(wish)
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        (**self).withdraw(player, lock)
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        (**self).wishes(server)
     }
 
     fn hints(&self) -> u64 {

@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc};
 use tokio::time::sleep;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
-    Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, LockId,
+    NewReceipt, Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt, Wish, Wishes,
 };
 use crate::id::PlayerId;
 
@@ -207,6 +207,24 @@ impl Store for FaultyStore {
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.call(Op::Arrivals, move |store| {
             Box::pin(async move { store.arrivals(since).await })
+        }))
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.call(Op::Wish, move |store| {
+            Box::pin(async move { store.wish(wish).await })
+        }))
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.call(Op::Withdraw, move |store| {
+            Box::pin(async move { store.withdraw(player, lock).await })
+        }))
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        Box::pin(self.call(Op::Wishes, move |store| {
+            Box::pin(async move { store.wishes(server).await })
         }))
     }
 

@@ -15,10 +15,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
-    Notice, PurchaseId, ReceiptState, Record, ServerId, ServerLease, Store, StoreError, StoredReceipt, Write,
-    now,
-    rules::{self, Arrival, Grant, LockState, Settling, Verdict},
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, LockId,
+    NewReceipt, Notice, PurchaseId, ReceiptState, Record, ServerId, ServerLease, Store, StoreError,
+    StoredReceipt, Wish, Wished, Wishes, Write, now,
+    rules::{self, Arrival, Grant, Held, LockState, Settling, Verdict},
 };
 use crate::id::PlayerId;
 
@@ -72,6 +72,8 @@ struct Tables {
     last_number: u64,
     /// Whose receipts were handed in or marked for a refund, in that order.
     arrivals: Vec<PlayerId>,
+    /// By player and by the lock that is wished for. One that doesn't stand any more may be among them.
+    wishes: BTreeMap<(PlayerId, LockId), Wish>,
 }
 
 struct Row {
@@ -135,6 +137,7 @@ impl Store for MemoryStore {
             };
             let mut tables = self.connection.tables();
             tables.servers.remove(&server);
+            tables.wishes.retain(|_, wish| wish.server != server);
             tables.names.retain(|_, held| *held != hold);
             Ok(())
         })
@@ -212,6 +215,21 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.connection.tables().arrivals(since)) })
     }
 
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().wish(wish)) })
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.connection.tables().wishes.remove(&(player, lock));
+            Ok(())
+        })
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        Box::pin(async move { Ok(self.connection.tables().wishes(server)) })
+    }
+
     fn all_receipts(
         &self,
         after: Option<u64>,
@@ -261,6 +279,8 @@ impl Tables {
         // The name was free, or ours: whoever else has a row with it is dead.
         self.servers
             .retain(|&other, row| other == server || row.name != name);
+        self.wishes
+            .retain(|_, wish| self.servers.contains_key(&wish.server));
         self.servers.entry(server).or_insert(Beat { name, beat: 0 }).beat += 1;
         Ok(self.leases())
     }
@@ -305,6 +325,7 @@ impl Tables {
             Grant::Again => None,
             Grant::Anew { state, taken_from } => {
                 row.state = state;
+                self.wishes.retain(|&(player, _), _| player != acquire.player);
                 taken_from
             }
         };
@@ -314,6 +335,38 @@ impl Tables {
             document: row.document.clone(),
             taken_from,
         })
+    }
+
+    fn wish(&mut self, wish: Wish) -> bool {
+        let stands = self.held_if_it_stands(&wish).is_some();
+        if stands {
+            self.wishes.insert((wish.player, wish.lock), wish);
+        }
+        stands
+    }
+
+    fn held_if_it_stands(&self, wish: &Wish) -> Option<Held> {
+        let held = self.players.get(&wish.player)?.state.held;
+        let own = self.lease_of(wish.server);
+        held.filter(|_| rules::stands(wish, held, own.as_ref()))
+    }
+
+    fn wishes(&self, server: ServerId) -> Wishes {
+        let mut wishes = Wishes::default();
+        for (&(_, lock), &wish) in &self.wishes {
+            let (Some(held), Some(own)) = (self.held_if_it_stands(&wish), self.servers.get(&wish.server))
+            else {
+                continue;
+            };
+            if wish.server == server {
+                wishes.ours.push(lock);
+            } else if held.server == server {
+                let name = own.name.clone();
+                wishes.for_us.push(Wished { wish, name });
+            }
+        }
+        wishes.ours.sort_unstable();
+        wishes
     }
 
     fn commit(&mut self, commit: Commit) -> Result<Committed, StoreError> {
@@ -457,6 +510,7 @@ impl Tables {
         {
             (receipt.player, receipt.product, receipt.payload, receipt.note) = (None, None, None, None);
         }
+        self.wishes.retain(|&(whose, _), _| whose != player);
         Ok(self.players.remove(&player).is_some())
     }
 }

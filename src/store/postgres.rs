@@ -14,8 +14,8 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
-    Notice, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, LockId,
+    NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt, Wish, Wishes,
 };
 use crate::id::{PlayerId, PurchaseId};
 
@@ -34,6 +34,7 @@ mod schema;
 mod target;
 mod tls;
 mod transaction;
+mod wishes;
 mod write_back;
 
 use connection::{Connection, Connections};
@@ -312,6 +313,18 @@ impl Store for PostgresStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.alone(move |connection| Box::pin(inbox::arrivals(connection, since))))
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.alone(move |connection| Box::pin(async move { wishes::wish(connection, &wish).await })))
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.alone(move |connection| Box::pin(wishes::withdraw(connection, player, lock))))
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        Box::pin(self.alone(move |connection| Box::pin(wishes::wishes(connection, server))))
     }
 
     fn hints(&self) -> u64 {

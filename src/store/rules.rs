@@ -6,12 +6,12 @@
 
 use super::{
     Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState, ServerId,
-    ServerLease, Settlement, StoreError, StoredReceipt, Then, Write,
+    ServerLease, Settlement, StoreError, StoredReceipt, Then, Wish, Write,
 };
 use crate::id::PlayerId;
 
 /// The largest fence, version or sequence number: what fits into the signed 64-bit integers of SQL.
-const LARGEST: u64 = i64::MAX as u64;
+pub(super) const LARGEST: u64 = i64::MAX as u64;
 
 /// The part of a player's row that locks and writes are judged by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +135,12 @@ pub(super) fn has_lapsed(lease: &ServerLease, lapsed: &[LapsedLease]) -> bool {
     lapsed
         .iter()
         .any(|lapsed| lapsed.server == lease.server && lapsed.beat == lease.beat)
+}
+
+/// Whether a wish stands, given the player's lock and the row of the server that wishes.
+pub(super) fn stands(wish: &Wish, held: Option<Held>, own: Option<&ServerLease>) -> bool {
+    held.is_some_and(|held| held.lock == wish.held && held.server != wish.server)
+        && own.is_some_and(|own| own.beat <= wish.until_beat)
 }
 
 /// Refuses a commit that no state of the store could make valid.

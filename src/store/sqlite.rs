@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, NewReceipt,
-    Notice, Record, ServerId, Store, StoreError, StoredReceipt,
+    Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Import, Lease, Leases, LockId,
+    NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt, Wish, Wishes,
 };
 use crate::id::{PlayerId, PurchaseId};
 
@@ -29,6 +29,7 @@ mod receipts;
 mod row;
 mod schema;
 mod tables;
+mod wishes;
 mod worker;
 mod writer;
 
@@ -245,6 +246,24 @@ impl Store for SqliteStore {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         Box::pin(self.shared.reader.look(since))
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(
+            self.shared
+                .writer
+                .ask(Size::of(Changes::Single), move |tables| tables.wish(&wish)),
+        )
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.shared.writer.ask(Size::of(Changes::Single), move |tables| {
+            tables.withdraw(player, lock)
+        }))
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        Box::pin(self.shared.reader.look_for_wishes(server))
     }
 
     fn all_receipts(

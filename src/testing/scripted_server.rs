@@ -1,14 +1,16 @@
 //! A server without a store, where the test says what happens to the players.
 
+use std::time::Duration;
+
 use bevy::prelude::*;
 use bevy_renet::renet::ClientId;
 
 use crate::{
     id::{ProductId, PurchaseId},
     player::{
-        LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed, PlayerLoaded, PlayerLoading,
-        PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseDecision, PurchaseProcessed, SaveBlocked,
-        SaveError, SessionEnd,
+        DisconnectKind, LoadDelayed, LoadError, PersistentPlayer, PlayerFallback, PlayerLoadFailed,
+        PlayerLoaded, PlayerLoading, PlayerSaved, PlayerSession, PlayerSessionEnded, PurchaseDecision,
+        PurchaseProcessed, SaveBlocked, SaveError, SaveUnderWay, SessionEnd,
     },
     replication::{self, ReplicationSettings},
 };
@@ -33,9 +35,13 @@ impl Plugin for ScriptedServerPlugin {
 pub trait ScriptPlayer {
     /// The load succeeds with these components.
     fn finish_load(&mut self, player: Entity, first_join: bool, values: impl Bundle);
+    /// The load takes long.
+    fn delay_load(&mut self, player: Entity, reason: LoadError, gives_up_in: Duration);
     /// The load fails, and the player plays on these components.
     fn fail_load(&mut self, player: Entity, error: LoadError, defaults: impl Bundle);
-    /// A save ends.
+    /// A save is on its way.
+    fn start_save(&mut self, player: Entity);
+    /// A save ends, and none is on its way any more.
     fn finish_save(&mut self, player: Entity, result: Result<(), SaveError>);
     /// The store refuses the player's data from now on, or accepts it again.
     fn block_saves(&mut self, player: Entity, reason: Option<SaveError>);
@@ -50,14 +56,14 @@ pub trait ScriptPlayer {
     /// The session ends; the entity stays.
     fn end_session(&mut self, player: Entity, reason: SessionEnd);
     /// The server disconnects a client and says why.
-    fn disconnect_client(&mut self, client: ClientId, reason: &str);
+    fn disconnect_client(&mut self, client: ClientId, kind: DisconnectKind, reason: &str);
 }
 
 impl ScriptPlayer for World {
     fn finish_load(&mut self, player: Entity, first_join: bool, values: impl Bundle) {
         let id = id_of(self, player);
         self.entity_mut(player)
-            .remove::<PlayerLoading>()
+            .remove::<(PlayerLoading, LoadDelayed)>()
             .insert((PlayerSession::new(first_join), values));
         self.trigger(PlayerLoaded {
             entity: player,
@@ -67,10 +73,15 @@ impl ScriptPlayer for World {
         self.flush();
     }
 
+    fn delay_load(&mut self, player: Entity, reason: LoadError, gives_up_in: Duration) {
+        self.entity_mut(player)
+            .insert(LoadDelayed::new(reason, gives_up_in));
+    }
+
     fn fail_load(&mut self, player: Entity, error: LoadError, defaults: impl Bundle) {
         let id = id_of(self, player);
         self.entity_mut(player)
-            .remove::<PlayerLoading>()
+            .remove::<(PlayerLoading, LoadDelayed)>()
             .insert((PlayerFallback::new(error.clone()), defaults));
         self.trigger(PlayerLoadFailed {
             entity: player,
@@ -80,8 +91,13 @@ impl ScriptPlayer for World {
         self.flush();
     }
 
+    fn start_save(&mut self, player: Entity) {
+        self.entity_mut(player).insert(SaveUnderWay::new());
+    }
+
     fn finish_save(&mut self, player: Entity, result: Result<(), SaveError>) {
         let id = id_of(self, player);
+        self.entity_mut(player).remove::<SaveUnderWay>();
         self.trigger(PlayerSaved {
             entity: player,
             player: id,
@@ -128,8 +144,8 @@ impl ScriptPlayer for World {
         self.flush();
     }
 
-    fn disconnect_client(&mut self, client: ClientId, reason: &str) {
-        replication::disconnect_after_send(self, client, reason);
+    fn disconnect_client(&mut self, client: ClientId, kind: DisconnectKind, reason: &str) {
+        replication::disconnect_after_send(self, client, kind, reason);
     }
 }
 

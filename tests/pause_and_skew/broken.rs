@@ -136,7 +136,8 @@ impl Store for Wrapped {
     }
 
     forward! {
-        store: leases, retire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of, arrivals
+        store: leases, retire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
+        arrivals, wish, withdraw, wishes
     }
 }
 

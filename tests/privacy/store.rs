@@ -93,6 +93,7 @@ impl Store for TalkingStore {
     }
 
     forward! {
-        rows: lease, leases, retire, peek, list, erase, enqueue, receipt, receipts_of, arrivals
+        rows: lease, leases, retire, peek, list, erase, enqueue, receipt, receipts_of, arrivals, wish,
+        withdraw, wishes
     }
 }

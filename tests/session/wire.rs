@@ -10,8 +10,9 @@ use std::{
 use bevy_player_data::{
     PlayerId,
     store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, LockId,
+        MemoryStore, NewReceipt, Notice, PurchaseId, Record, ServerId, Store, StoreError, StoredReceipt,
+        Wish, Wishes,
     },
 };
 use tokio::time::sleep;
@@ -21,6 +22,9 @@ pub(crate) enum Op {
     Lease,
     Acquire,
     Commit,
+    Wish,
+    Withdraw,
+    Wishes,
     Other,
 }
 
@@ -265,6 +269,24 @@ impl Store for Wire {
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         self.send(Op::Other, move |store| {
             Box::pin(async move { store.arrivals(since).await })
+        })
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.send(Op::Wish, move |store| {
+            Box::pin(async move { store.wish(wish).await })
+        })
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.send(Op::Withdraw, move |store| {
+            Box::pin(async move { store.withdraw(player, lock).await })
+        })
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        self.send(Op::Wishes, move |store| {
+            Box::pin(async move { store.wishes(server).await })
         })
     }
 }

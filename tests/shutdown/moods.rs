@@ -107,6 +107,6 @@ impl Store for Moody {
 
     forward! {
         store: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, open_receipts,
-        receipts_of, arrivals
+        receipts_of, arrivals, wish, withdraw, wishes
     }
 }

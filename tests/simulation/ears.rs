@@ -36,6 +36,17 @@ pub fn listen(app: &mut App, wire: &Wire) {
         .add_observer(hear_saved)
         .add_observer(hear_purchase)
         .add_observer(hear_trade)
+        .add_observer(hear_request)
+        .add_observer(|on: On<PlayerTransferred>, ears: Res<Ears>| {
+            let name = match on.result {
+                Ok(()) => "saved and free",
+                Err(_) => "failed",
+            };
+            ears.0.oracle(|oracle| {
+                oracle.tally.count("sent to another server", name);
+                oracle.tell(&format!("sent: {} {:?}", on.player, on.result));
+            });
+        })
         .add_observer(|on: On<PlayerLoadFailed>, ears: Res<Ears>| {
             let kind = match &on.error {
                 LoadError::SessionLocked { .. } => "SessionLocked",
@@ -90,6 +101,27 @@ fn hear_loaded(on: On<PlayerLoaded>, journals: Query<&Journal>, ears: Res<Ears>)
             ))
         };
         oracle.judge(check);
+    });
+}
+
+/// Now and then a game refuses. If it doesn't, what the player has now has to be what they leave with.
+fn hear_request(
+    mut on: On<HandOffRequested>,
+    journals: Query<&Journal>,
+    mut leaving: ResMut<Leaving>,
+    ears: Res<Ears>,
+) {
+    let journal = journals.get(on.entity).map(|journal| journal.0.clone());
+    let keeps = journal.as_ref().is_ok_and(|journal| journal.len() % 4 == 3);
+    if keeps {
+        on.refuse("not now");
+    } else if let Ok(journal) = journal {
+        leaving.0.insert(on.entity, (on.player, journal));
+    }
+    ears.0.oracle(|oracle| {
+        let name = if keeps { "keeps them" } else { "gives them up" };
+        oracle.tally.count("asked for a player", name);
+        oracle.tell(&format!("asked for: {} by {}, and {name}", on.player, on.to));
     });
 }
 

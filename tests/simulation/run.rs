@@ -227,6 +227,20 @@ impl Simulation {
                 self.leave(player);
                 self.join(player, server);
             }
+            Step::HandOff => {
+                if self.where_is(player).is_some_and(|from| from != server) {
+                    self.join(player, server);
+                    self.ticks(8)?;
+                }
+            }
+            Step::Transfer => {
+                self.of_player(player, |world, entity, _| {
+                    let to = "another server".to_owned();
+                    world.trigger(TransferPlayer { entity, to });
+                });
+                self.ticks(2)?;
+                self.join(player, server);
+            }
             Step::TakeOver => {
                 if let Some(from) = self.where_is(player).filter(|&from| from != server) {
                     self.pause(from);

@@ -57,7 +57,7 @@ pub struct Server {
 }
 
 /// The requests that fail.
-pub const OPS: [(Op, &str); 8] = [
+pub const OPS: [(Op, &str); 11] = [
     (Op::Commit, "commit"),
     (Op::Acquire, "acquire"),
     (Op::Enqueue, "enqueue"),
@@ -66,6 +66,9 @@ pub const OPS: [(Op, &str); 8] = [
     (Op::Lease, "lease"),
     (Op::Retire, "retire"),
     (Op::Peek, "peek"),
+    (Op::Wish, "wish"),
+    (Op::Withdraw, "withdraw"),
+    (Op::Wishes, "wishes"),
 ];
 
 impl Server {
@@ -195,6 +198,11 @@ fn settings(make: &Make) -> ServerSettings {
         },
         auto_join: false,
         handle_signals: false,
+        hand_off: HandOffSettings {
+            poll: TICK / 2,
+            min_session: Duration::from_millis(150),
+            ask_again: Duration::from_millis(200),
+        },
         purchases: PurchaseSettings {
             poll: Duration::from_millis(150),
             first_retry: Duration::from_millis(20),

@@ -8,6 +8,10 @@ pub enum Step {
     Join,
     Leave,
     Hop,
+    /// The player joins another server, and doesn't leave the first.
+    HandOff,
+    /// The game sends the player to another server.
+    Transfer,
     TakeOver,
     Play,
     Save,
@@ -31,10 +35,12 @@ pub enum Step {
     Wait,
 }
 
-const STEP_WEIGHTS: [(Step, u32); 24] = [
+const STEP_WEIGHTS: [(Step, u32); 26] = [
     (Step::Join, 26),
     (Step::Leave, 8),
     (Step::Hop, 8),
+    (Step::HandOff, 8),
+    (Step::Transfer, 3),
     (Step::TakeOver, 2),
     (Step::Play, 30),
     (Step::Save, 8),
@@ -81,7 +87,7 @@ pub fn expected() -> Tally {
     for (_, name) in OPS {
         tally.add("faults", name, 0);
     }
-    let groups: [(&'static str, &[&str]); 12] = [
+    let groups: [(&'static str, &[&str]); 14] = [
         ("faults", &["wire: late, whoever asked may be dead"]),
         (
             "effects",
@@ -103,8 +109,17 @@ pub fn expected() -> Tally {
         ),
         (
             "sessions ended",
-            &["Left", "Replaced", "LockLost", "ServerExit", "CommitRefused"],
+            &[
+                "Left",
+                "Replaced",
+                "LockLost",
+                "ServerExit",
+                "CommitRefused",
+                "HandedOff",
+            ],
         ),
+        ("asked for a player", &["gives them up", "keeps them"]),
+        ("sent to another server", &["saved and free", "failed"]),
         (
             "purchases processed",
             &["granted", "refused", "refunded", "not processed yet"],

@@ -15,7 +15,7 @@ use bevy_player_data::{
     document::Document,
     store::{
         Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, ServerId, Store, StoreError, Then,
+        NewReceipt, Notice, ServerId, Store, StoreError, Then, Wish,
     },
 };
 
@@ -344,7 +344,20 @@ impl Store for Connection {
         })
     }
 
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let Some(ticks) = self.wire.delay() else {
+                self.note(&format!("{wish:?}"));
+                return self.rows.wish(wish).await;
+            };
+            // Whoever wished may be dead by then, or wish no more.
+            self.wire
+                .later(ticks, move |wire| drop(look(wire.rows.wish(wish))));
+            Err(StoreError::unavailable("the wire is slow"))
+        })
+    }
+
     forward! {
-        rows: leases, peek, list, erase, receipt, open_receipts, receipts_of, arrivals
+        rows: leases, peek, list, erase, receipt, open_receipts, receipts_of, arrivals, withdraw, wishes
     }
 }

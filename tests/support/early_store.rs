@@ -96,6 +96,6 @@ impl Store for EarlyStore {
 
     forward! {
         store: lease, leases, retire, peek, list, erase, enqueue, receipt, open_receipts, receipts_of,
-        arrivals
+        arrivals, wish, withdraw, wishes
     }
 }

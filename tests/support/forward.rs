@@ -52,5 +52,14 @@ macro_rules! forward {
     (@ arrivals $field:ident) => {
         forward!(@ fn $field arrivals(since: Option<u64>) -> bevy_player_data::store::Arrivals);
     };
+    (@ wish $field:ident) => {
+        forward!(@ fn $field wish(wish: bevy_player_data::store::Wish) -> bool);
+    };
+    (@ withdraw $field:ident) => {
+        forward!(@ fn $field withdraw(player: bevy_player_data::PlayerId, lock: bevy_player_data::store::LockId) -> ());
+    };
+    (@ wishes $field:ident) => {
+        forward!(@ fn $field wishes(server: bevy_player_data::store::ServerId) -> bevy_player_data::store::Wishes);
+    };
 }
 pub(crate) use forward;

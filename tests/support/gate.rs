@@ -120,6 +120,7 @@ impl Store for Gate {
     }
 
     forward! {
-        rows: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, receipts_of
+        rows: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, receipts_of, wish,
+        withdraw, wishes
     }
 }

@@ -54,6 +54,6 @@ impl Store for LeakyStore {
 
     forward! {
         store: lease, leases, retire, commit, peek, list, erase, enqueue, receipt, open_receipts,
-        receipts_of, arrivals
+        receipts_of, arrivals, wish, withdraw, wishes
     }
 }

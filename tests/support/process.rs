@@ -250,6 +250,12 @@ impl Player {
         Self { child, said }
     }
 
+    /// Gives the client a command.
+    pub fn say(&mut self, command: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(stdin, "{command}").expect("the client listens");
+    }
+
     /// Waits until the client has said a line that contains `part`.
     #[track_caller]
     pub fn wait_for_line(&self, part: &str) -> String {

@@ -11,8 +11,8 @@ use bevy_player_data::{
     PlayerId, PurchaseId,
     server::ServerSettings,
     store::{
-        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt,
+        Acquire, Acquired, Arrivals, BoxFuture, Commit, Committed, Enqueued, Lease, Leases, LockId,
+        MemoryStore, NewReceipt, Notice, Record, ServerId, Store, StoreError, StoredReceipt, Wish, Wishes,
     },
 };
 
@@ -136,6 +136,18 @@ impl Store for Rows {
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
         self.store.arrivals(since)
+    }
+
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.wish(wish)
+    }
+
+    fn withdraw(&self, player: PlayerId, lock: LockId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.withdraw(player, lock)
+    }
+
+    fn wishes(&self, server: ServerId) -> BoxFuture<'_, Result<Wishes, StoreError>> {
+        self.store.wishes(server)
     }
 
     fn hints(&self) -> u64 {

@@ -100,6 +100,6 @@ impl Store for SplitStore {
 
     forward! {
         store: lease, leases, retire, acquire, peek, list, erase, enqueue, receipt, open_receipts,
-        receipts_of, arrivals
+        receipts_of, arrivals, wish, withdraw, wishes
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It logs in, plays, buys and trades, waits until it has all that it has paid for, retires from the field, waits until
 //! its own data says that the server has heard of it, leaves, and comes back. Nothing changes after that confirmation, so
-//! what it finds on its return has to be equal.
+//! what it finds on its return has to be equal. If it knows several servers, it doesn't leave each time: it logs in on another
+//! one while it still is on the first, which then has to give it up.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Bot {
     name: String,
     app: App,
+    /// On which of the servers that it knows the bot is, or was.
+    place: usize,
+    /// The client that was on another server when the bot hopped, until that one has closed the connection.
+    former: Option<(App, Instant)>,
     stage: Stage,
     expectation: Expectation,
     purse: Purse,
@@ -71,6 +76,8 @@ impl Bot {
         Self {
             name,
             app: client_app(),
+            place: 0,
+            former: None,
             stage: Stage::Away {
                 until: now + seconds(PAUSE),
             },
@@ -94,24 +101,27 @@ impl Bot {
     pub fn live(&mut self, logins: &[LoginService]) {
         self.app.update();
         let now = Instant::now();
-        if self.is_cut_off() {
+        self.look_back(now);
+        if is_cut_off(&self.app) {
             // The server is going down, or the connection broke. What was seen last still counts.
             self.go_away(now);
         }
         match self.stage {
-            Stage::Away { until } if now >= until => self.join(logins, now),
+            Stage::Away { until } if now >= until => self.join(logins, fastrand::usize(..logins.len()), now),
             Stage::Away { .. } => {}
             Stage::Joining { since } => self.arrive(now, since),
             Stage::Playing { until } if now >= until => self.stage = Stage::Settling { since: now },
             Stage::Playing { .. } => self.play(now),
             Stage::Settling { since } => self.retire_once_settled(now, since),
-            Stage::Retiring { since, round } => self.leave_once_confirmed(now, since, round),
+            Stage::Retiring { since, round } => self.leave_once_confirmed(logins, now, since, round),
         }
     }
 
-    fn join(&mut self, logins: &[LoginService], now: Instant) {
-        let login = fastrand::choice(logins).expect("bots have somewhere to go");
-        let token = login.log_in(&self.name).map_err(|error| error.to_string());
+    fn join(&mut self, logins: &[LoginService], place: usize, now: Instant) {
+        self.place = place;
+        let token = logins[place]
+            .log_in(&self.name)
+            .map_err(|error| error.to_string());
         match token.and_then(|token| net::connect(token).map_err(|error| error.to_string())) {
             Ok((client, transport)) => {
                 self.world().insert_resource(client);
@@ -213,7 +223,7 @@ impl Bot {
         };
     }
 
-    fn leave_once_confirmed(&mut self, now: Instant, since: Instant, round: u32) {
+    fn leave_once_confirmed(&mut self, logins: &[LoginService], now: Instant, since: Instant, round: u32) {
         match Belongings::read(self.world()) {
             Some(confirmed) if confirmed.career.rounds == round => {
                 self.expectation = Expectation::Exactly(confirmed);
@@ -221,10 +231,39 @@ impl Bot {
             Some(_) if now - since < PATIENCE => return,
             _ => self.mismatch(format_args!("is not told that round {round} is over")),
         }
+        if logins.len() > 1 && self.former.is_none() && fastrand::bool() {
+            return self.hop(logins, now);
+        }
         if let Some(mut transport) = self.world().get_resource_mut::<NetcodeClientTransport>() {
             transport.disconnect();
         }
         self.go_away(now);
+    }
+
+    /// Goes to another server with a client of its own, while the one on this server stays where it is.
+    fn hop(&mut self, logins: &[LoginService], now: Instant) {
+        let former = std::mem::replace(&mut self.app, client_app());
+        self.former = Some((former, now));
+        self.tally.hops += 1;
+        let others = self.place + fastrand::usize(1..logins.len());
+        self.join(logins, others % logins.len(), now);
+    }
+
+    /// The server that the bot has hopped away from closes the connection by itself.
+    fn look_back(&mut self, now: Instant) {
+        let Some((former, since)) = &mut self.former else {
+            return;
+        };
+        former.update();
+        let is_late = now - *since >= PATIENCE;
+        if is_cut_off(former) || is_late {
+            self.former = None;
+        }
+        if is_late {
+            self.mismatch(format_args!(
+                "is still on the server that it has hopped away from"
+            ));
+        }
     }
 
     fn go_away(&mut self, now: Instant) {
@@ -234,13 +273,6 @@ impl Bot {
         self.stage = Stage::Away {
             until: now + seconds(PAUSE),
         };
-    }
-
-    fn is_cut_off(&self) -> bool {
-        self.app
-            .world()
-            .get_resource::<RenetClient>()
-            .is_some_and(|client| client.is_disconnected())
     }
 
     fn ask_for(&mut self, wish: Wish) {
@@ -284,6 +316,12 @@ impl Bot {
     fn world(&mut self) -> &mut World {
         self.app.world_mut()
     }
+}
+
+fn is_cut_off(app: &App) -> bool {
+    app.world()
+        .get_resource::<RenetClient>()
+        .is_some_and(|client| client.is_disconnected())
 }
 
 /// What a client needs, and no more: no window, and one thread for all bots instead of many for one.

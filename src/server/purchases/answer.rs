@@ -62,6 +62,11 @@ impl Waiters {
         waiting.map(|(purchase, _)| purchase.clone()).collect()
     }
 
+    /// Whether anybody waits for a purchase of this player.
+    pub(in crate::server) fn is_waited_for(&self, player: PlayerId) -> bool {
+        self.0.values().any(|(whose, _)| *whose == player)
+    }
+
     pub(super) fn answer(&mut self, purchase: &PurchaseId, answer: &Answer) {
         let waiters = self.0.remove(purchase).map(|(_, waiters)| waiters);
         for waiter in waiters.into_iter().flatten() {

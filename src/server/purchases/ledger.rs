@@ -99,6 +99,11 @@ pub(super) enum ToDo {
 }
 
 impl Ledger {
+    /// Whether receipts are being read or processed, or an award has yet to be saved.
+    pub(in crate::server) fn is_busy(&self) -> bool {
+        self.fetching != Fetching::No || !self.rest.is_empty() || !self.unsettled.is_empty()
+    }
+
     /// What is to be done about a receipt as it was read from the store at some time during this session.
     pub(super) fn decide(&mut self, receipt: &StoredReceipt, now: Duration, is_urgent: bool) -> Option<Next> {
         let refund = receipt.refund_requested;

@@ -16,6 +16,7 @@ use crate::{
         registry::InUse,
         retry::{Attempts, RetryPolicy},
         settle,
+        wishes::Wishing,
     },
     store::{Acquire, Acquired, StoreError},
 };
@@ -64,7 +65,13 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
         biased;
         () = load.until_abandoned() => false,
         phase = heartbeat.decided() => match phase {
-            LeaseState::Held => true,
+            LeaseState::Held => {
+                load.trouble(OpenError::Unavailable {
+                    player: load.player,
+                    message: "it has not answered yet".to_owned(),
+                });
+                true
+            }
             LeaseState::Refused => {
                 let name = sessions.settings().name.clone();
                 load.abandon(OpenError::Refused { player: load.player, name });
@@ -78,8 +85,23 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
     }
 }
 
-/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use.
+/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use; and has whoever has the
+/// player told so meanwhile.
 async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Acquired, NoLock> {
+    let mut wishing = Wishing::new(sessions, load.player, load.lock);
+    let acquired = acquire_wishing(sessions, load, &mut wishing, turn).await;
+    if acquired.is_err() {
+        wishing.withdraw(turn).await;
+    }
+    acquired
+}
+
+async fn acquire_wishing(
+    sessions: &Sessions,
+    load: &Load,
+    wishing: &mut Wishing<'_>,
+    turn: &mut Turn,
+) -> Result<Acquired, NoLock> {
     let inner = &sessions.inner;
     let retry = &inner.settings.retry;
     let mut orphan = None;
@@ -99,13 +121,15 @@ async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Ac
             Err(error) => error,
         };
         debug!("the session lock was not granted: {error}");
-        let pause = match &error {
+        let mut in_the_way = None;
+        let mut pause = match &error {
             StoreError::SessionLocked { holder, .. } => {
                 let known = orphan;
                 let ours = holder.server == inner.server && !inner.registry.is_in_use(holder.lock);
                 orphan = ours.then_some(holder.lock);
                 refusals += 1;
                 failures = 0;
+                in_the_way = (holder.server != inner.server).then_some(holder.lock);
                 if orphan.is_some() && orphan != known {
                     Duration::ZERO
                 } else {
@@ -118,10 +142,17 @@ async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Ac
             }
             _ => return Err(NoLock::Failed(error)),
         };
-        load.trouble(OpenError::from_store(load.player, error));
+        load.is_delayed_by(OpenError::from_store(load.player, error));
+        if let Some(held) = in_the_way
+            && !load.is_abandoned()
+            && wishing.leave(held).await
+        {
+            pause = Duration::ZERO;
+        }
         tokio::select! {
             biased;
             () = load.until_abandoned() => {}
+            () = wishing.came_true() => {}
             () = turn.backoff(pause) => {}
         }
     }

@@ -41,6 +41,12 @@ pub enum Op {
     Receipts,
     /// [`Store::arrivals`](crate::store::Store::arrivals)
     Arrivals,
+    /// [`Store::wish`](crate::store::Store::wish)
+    Wish,
+    /// [`Store::withdraw`](crate::store::Store::withdraw)
+    Withdraw,
+    /// [`Store::wishes`](crate::store::Store::wishes)
+    Wishes,
 }
 
 /// What can happen to a request. Whoever asked gets [`StoreError::Unavailable`](crate::store::StoreError::Unavailable),

@@ -41,6 +41,9 @@ pub(super) async fn run(connection: &Connection, player: PlayerId) -> Result<Vec
     connection
         .execute("DELETE FROM players WHERE player_id = $1", &[&key])
         .await?;
+    connection
+        .execute("DELETE FROM wishes WHERE player_id = $1", &[&key])
+        .await?;
     connection.commit().await?;
     Ok(vec![Fate::Answered(Ok(Answer::Erased(found.is_some())))])
 }

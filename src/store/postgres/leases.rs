@@ -68,6 +68,9 @@ async fn register(connection: &Connection, lease: &Lease) -> Result<Leases, Fail
         connection
             .execute("DELETE FROM servers WHERE boot_id = $1", &[&dead])
             .await?;
+        connection
+            .execute("DELETE FROM wishes WHERE server = $1", &[&dead])
+            .await?;
     }
     // Another boot of the name that does the same fails on the index, and finds this one's row when it tries again.
     connection
@@ -95,6 +98,12 @@ pub(super) async fn retire(connection: &Connection, server: ServerId) -> Result<
     connection
         .execute(
             "DELETE FROM servers WHERE boot_id = $1",
+            &[&id(server.into_bytes())],
+        )
+        .await?;
+    connection
+        .execute(
+            "DELETE FROM wishes WHERE server = $1",
             &[&id(server.into_bytes())],
         )
         .await?;

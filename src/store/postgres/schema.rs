@@ -62,6 +62,15 @@ const MIGRATIONS: &[&str] = &["
         arrivals bigint  NOT NULL   -- the last arrival
     );
     INSERT INTO counters (id, receipts, arrivals) VALUES (1, 0, 0);
+    -- Who would like to have a player whom another server has. Empty but for those who wait.
+    CREATE TABLE wishes (
+        player_id  uuid   NOT NULL,
+        lock_id    uuid   NOT NULL,  -- the lock that is going to be asked for
+        held       uuid   NOT NULL,  -- stands while it is players.lock_id
+        server     uuid   NOT NULL,  -- whose wish it is: servers.boot_id
+        until_beat bigint NOT NULL,  -- stands while servers.beat is not past it
+        PRIMARY KEY (player_id, lock_id)
+    );
 "];
 
 /// The schema version that this crate writes.

@@ -91,6 +91,8 @@ pub(super) enum ReceiptChange {
 /// The rows that a transaction has locked, as they are by now.
 pub(super) struct Rows {
     locking: Locking,
+    /// Whose locks were granted.
+    pub(super) granted: Vec<Uuid>,
     pub(super) players: BTreeMap<PlayerId, PlayerRow>,
     servers: BTreeMap<ServerId, ServerLease>,
     pub(super) receipts: BTreeMap<PurchaseId, ReceiptRow>,
@@ -222,6 +224,7 @@ impl Rows {
         }
         Ok(Self {
             locking,
+            granted: Vec::new(),
             players,
             servers: leases,
             receipts,
@@ -265,6 +268,7 @@ impl Rows {
         let taken_from = match grant {
             Grant::Again => None,
             Grant::Anew { state, taken_from } => {
+                self.granted.push(acquire.player.uuid());
                 row.state = state;
                 row.change = match row.change {
                     Change::Nothing if is_there => Change::State,

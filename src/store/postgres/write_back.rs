@@ -75,6 +75,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
         (!settled.purchases.is_empty(), SETTLE),
         (!new.purchases.is_empty(), INSERT_RECEIPTS),
         (!marks.purchases.is_empty(), MARK),
+        (!rows.granted.is_empty(), CLEAR_WISHES),
     ];
     let mut prepared = Vec::with_capacity(statements.len());
     for (is_needed, query) in statements {
@@ -91,6 +92,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     };
     let (of_states, of_saves, of_inserts) = (states.params(), saves.params(), inserts.params());
     let (of_settled, of_new, of_marks) = (settled.params(), new.params(), marks.params());
+    let of_granted: Params<'_, 1> = [&rows.granted];
     let has_arrivals = !new.purchases.is_empty() || !marks.purchases.is_empty();
     let notify = async {
         match has_arrivals {
@@ -98,7 +100,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
             false => Ok(()),
         }
     };
-    let (set, saved, inserted, settlements, received, marked, notified, committed) = tokio::join!(
+    let (set, saved, inserted, settlements, received, marked, cleared, notified, committed) = tokio::join!(
         biased;
         send(0, &of_states),
         send(1, &of_saves),
@@ -106,6 +108,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
         send(3, &of_settled),
         send(4, &of_new),
         send(5, &of_marks),
+        send(6, &of_granted),
         notify,
         connection.commit(),
     );
@@ -116,6 +119,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     settlements?;
     let received = received?;
     marked?;
+    cleared?;
     notified?;
     committed?;
 
@@ -216,6 +220,9 @@ const MARK: &str = concat!(
      )",
     exactly!("cardinality($1::text[])")
 );
+
+/// A lock that is granted, to whomever, clears the wishes for its player.
+const CLEAR_WISHES: &str = "DELETE FROM wishes WHERE player_id = ANY($1)";
 
 type Params<'a, const N: usize> = [&'a (dyn ToSql + Sync); N];
 

@@ -5,10 +5,11 @@ use std::{iter, path::Path, sync::mpsc};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    super::{Arrivals, Record, StoreError},
+    super::{Arrivals, Record, ServerId, StoreError, Wishes},
     error::Failure,
     receipts::LastLook,
     row::{LOCK_COLUMNS, column, document, lock_columns, lock_state},
+    wishes::LastWishes,
     worker::Worker,
 };
 use crate::id::PlayerId;
@@ -24,6 +25,7 @@ type Read = Box<dyn FnOnce(&Eyes, &Path) + Send>;
 struct Eyes {
     connection: Connection,
     last_look: LastLook,
+    last_wishes: LastWishes,
 }
 
 /// The handle to the thread.
@@ -36,6 +38,7 @@ impl Reader {
             let eyes = Eyes {
                 connection,
                 last_look: LastLook::default(),
+                last_wishes: LastWishes::default(),
             };
             while let Ok(first) = queue.recv() {
                 // Gathered before the snapshot is taken: each read sees all that was committed before it was asked.
@@ -61,6 +64,12 @@ impl Reader {
     /// Looks for receipts that have arrived.
     pub(super) async fn look(&self, since: Option<u64>) -> Result<Arrivals, StoreError> {
         self.ask_eyes(move |eyes| eyes.last_look.arrivals(&eyes.connection, since))
+            .await
+    }
+
+    /// Looks for the wishes that concern a server.
+    pub(super) async fn look_for_wishes(&self, server: ServerId) -> Result<Wishes, StoreError> {
+        self.ask_eyes(move |eyes| eyes.last_wishes.wishes(&eyes.connection, server))
             .await
     }
 

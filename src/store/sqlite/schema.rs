@@ -62,6 +62,28 @@ const MIGRATIONS: &[&str] = &["
     DROP INDEX pending_receipts;
     CREATE INDEX open_receipts ON receipts (player_id)
         WHERE state = 'pending' OR (state = 'granted' AND refund_requested = 1);
+", "
+    -- Who would like to have a player whom another server has. A table of its own, since columns that are added come behind
+    -- the document, where each change of them would have to go through all of it; and because it is all that a look for
+    -- wishes has to read, it needs no index, and is empty but for those who wait.
+    CREATE TABLE wishes (
+        player_id  BLOB NOT NULL CHECK (length(player_id) = 16),
+        lock_id    BLOB NOT NULL CHECK (length(lock_id) = 16),    -- the lock that is going to be asked for
+        held       BLOB NOT NULL CHECK (length(held) = 16),       -- stands while it is players.lock_id
+        server     BLOB NOT NULL CHECK (length(server) = 16),     -- whose wish it is: servers.boot_id
+        until_beat INTEGER NOT NULL,                              -- stands while servers.beat is not past it
+        PRIMARY KEY (player_id, lock_id)
+    ) WITHOUT ROWID;
+    -- A lock that is granted, to whomever, clears the wishes for its player.
+    CREATE TRIGGER lock_is_granted AFTER UPDATE OF fence ON players WHEN NEW.fence <> OLD.fence BEGIN
+        DELETE FROM wishes WHERE player_id = NEW.player_id;
+    END;
+    CREATE TRIGGER player_is_erased AFTER DELETE ON players BEGIN
+        DELETE FROM wishes WHERE player_id = OLD.player_id;
+    END;
+    CREATE TRIGGER server_is_gone AFTER DELETE ON servers BEGIN
+        DELETE FROM wishes WHERE server = OLD.boot_id;
+    END;
 "];
 
 /// The schema version that this crate writes.
@@ -73,6 +95,7 @@ const PROBES: &[&str] = &[
     "SELECT boot_id, name, started_at, beat FROM servers",
     "SELECT purchase_id, player_id, product_id, state, refund_requested, settled_fence, payload, received_at,
          settled_at, note, arrival FROM receipts",
+    "SELECT player_id, lock_id, held, server, until_beat FROM wishes",
 ];
 
 /// Whose file a database is.

@@ -55,9 +55,9 @@ impl<'a> Prepared<'a> {
 
 /// A player's row: where it is, and what it is judged by.
 #[derive(Clone, Copy)]
-struct Found {
+pub(super) struct Found {
     rowid: i64,
-    state: LockState,
+    pub(super) state: LockState,
 }
 
 impl<'a> Tables<'a> {
@@ -196,7 +196,7 @@ impl<'a> Tables<'a> {
         Ok(state.version)
     }
 
-    fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
+    pub(super) fn find(&mut self, player: PlayerId) -> Result<Option<Found>, Failure> {
         first(self.find.get(self.connection)?, [player.into_bytes()], |row| {
             found(row, player)
         })

@@ -83,6 +83,6 @@ impl<S: Store> Store for LateReplies<S> {
 
     forward! {
         store: lease, leases, retire, acquire, commit, peek, list, erase, enqueue, receipt, receipts_of,
-        arrivals
+        arrivals, wish, withdraw, wishes
     }
 }
