@@ -23,6 +23,8 @@ mod products;
 mod relics;
 #[path = "../examples/server/rules.rs"]
 mod rules;
+#[path = "../examples/server/view.rs"]
+mod view;
 
 use catalogue::Catalogue;
 use game::data::{Bought, Coins, Relic, Relics, Title, shared_data};

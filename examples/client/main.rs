@@ -9,6 +9,10 @@ use bevy::prelude::*;
 use clap::Parser;
 
 #[path = "../game/game.rs"]
+#[cfg_attr(
+    not(feature = "window"),
+    allow(dead_code, reason = "a terminal shows no names")
+)]
 mod game;
 #[cfg(feature = "window")]
 #[path = "../game/offers.rs"]

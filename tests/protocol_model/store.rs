@@ -10,13 +10,13 @@ use bevy_player_data::{
     PlayerId, PurchaseId,
     store::{
         Acquire, Commit, LapsedLease, LockHolder, LockId, NewReceipt, Notice, Outcome, ReceiptState,
-        ServerId, ServerLease, Settlement, StoreError, StoredReceipt, Then, Write,
+        ServerId, ServerLease, Settlement, StoreError, StoredReceipt, Then, Wish, Write,
     },
 };
 
 #[allow(
     dead_code,
-    reason = "the models don't erase players, name servers or hand in receipts"
+    reason = "the models don't erase players, name servers, hand in receipts or leave wishes"
 )]
 #[path = "../../src/store/rules.rs"]
 mod rules;

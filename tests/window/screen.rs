@@ -1,6 +1,6 @@
 //! The game as it is on the screen: a real server, a real client, keys, and pixels.
 //!
-//! It needs `Xvfb`, `xdotool` and ImageMagick's `import`, and a Vulkan driver (Mesa's software renderer will do). Without
+//! It needs `Xvfb`, `xdotool` and `ImageMagick`'s `import`, and a Vulkan driver (Mesa's software renderer will do). Without
 //! the first three the test is skipped.
 
 use std::{
@@ -43,7 +43,7 @@ const ASIDE_ABOVE: Region = [60, 10, 480, 30];
 const ASIDE_BELOW: Region = [60, 380, 480, 440];
 /// What neither a dialog nor the shop covers. Only one of them can be beyond the edge of the field, where it is dark.
 const FIELD_LEFT: Region = [0, 220, 12, 380];
-const FIELD_RIGHT: Region = [520, 220, 532, 380];
+const FIELD_RIGHT: Region = [516, 40, 532, 140];
 
 /// An X server without a screen, which ends with the test.
 struct Display {

@@ -263,10 +263,13 @@ fn walk_myself(
     }
 }
 
+/// What bounces, and not who walks.
+type BodyAlone = (With<Body>, Without<Walker>);
+
 fn walk(
     time: Res<Time>,
     mut walkers: Query<(&mut Walker, &mut Transform, &Children)>,
-    mut bodies: Query<(&mut Sprite, &mut Transform), (With<Body>, Without<Walker>)>,
+    mut bodies: Query<(&mut Sprite, &mut Transform), BodyAlone>,
 ) {
     for (mut walker, mut transform, parts) in &mut walkers {
         walker.done = (walker.done + time.delta_secs() / STEP).min(1.0);

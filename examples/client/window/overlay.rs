@@ -67,10 +67,13 @@ fn toggle(
     ));
 }
 
+/// Loading, in a session, on defaults.
+type State = (Has<PlayerLoading>, Has<PlayerSession>, Has<PlayerFallback>);
+
 fn show(
     diagnostics: Res<DiagnosticsStore>,
     client: Option<Res<RenetClient>>,
-    me: Query<(Has<PlayerLoading>, Has<PlayerSession>, Has<PlayerFallback>), With<OwnPlayer>>,
+    me: Query<State, With<OwnPlayer>>,
     chaos: Res<chaos::Outcome>,
     mut texts: Query<&mut Text, With<Figures>>,
 ) {

@@ -302,9 +302,12 @@ fn buy(pressed: On<Activate>, buttons: Query<&BuyButton>, account: Res<Account>,
         .insert(product.clone(), purchase);
 }
 
+/// What was told of purchases, and what was bought.
+type Purchases = (&'static OwnPurchases, Option<&'static Bought>);
+
 fn show_statuses(
     shop: Res<Shop>,
-    me: Option<Single<(&OwnPurchases, Option<&Bought>), With<OwnPlayer>>>,
+    me: Option<Single<Purchases, With<OwnPlayer>>>,
     mut texts: Query<(&StatusText, &mut Text, &mut TextColor)>,
 ) {
     let (heard, bought) = me.as_deref().copied().unzip();
