@@ -90,7 +90,14 @@ impl Holder {
     async fn take(store: &dyn Store) -> Self {
         let server = ServerId::random();
         let name = "arena-2".to_owned();
-        store.lease(Lease { server, name, lapsed: Vec::new() }).await.expect("a lease");
+        store
+            .lease(Lease {
+                server,
+                name,
+                lapsed: Vec::new(),
+            })
+            .await
+            .expect("a lease");
         let acquire = Acquire {
             player: ada(),
             lock: LockId::random(),
