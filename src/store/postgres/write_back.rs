@@ -201,9 +201,9 @@ const INSERT_RECEIPTS: &str = "
     INSERT INTO receipts (purchase_id, number, arrival, player_id, product_id, state, refund_requested, payload,
         received_at)
     SELECT new.purchase_id, taken.receipts + new.place, taken.arrivals + new.place, new.player_id, new.product_id,
-        $7::text, new.refund_requested, new.payload, $8::bigint
-    FROM taken, unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::boolean[], $6::bytea[])
-        AS new (purchase_id, place, player_id, product_id, refund_requested, payload)
+        $7::text, new.refund_requested, new.payload, new.received_at
+    FROM taken, unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::boolean[], $6::bytea[], $8::bigint[])
+        AS new (purchase_id, place, player_id, product_id, refund_requested, payload, received_at)
     ORDER BY new.place
     ON CONFLICT (purchase_id) DO NOTHING
     RETURNING purchase_id, number";
@@ -351,14 +351,13 @@ struct NewReceipts<'a> {
     refunds: Vec<bool>,
     payloads: Vec<Option<&'a [u8]>>,
     state: &'static str,
-    at: i64,
+    received_at: Vec<i64>,
 }
 
 impl<'a> NewReceipts<'a> {
     fn of(rows: &'a Rows) -> Self {
         let mut columns = Self {
             state: ReceiptState::Pending.name(),
-            at: now(),
             ..Self::default()
         };
         let mut new: Vec<_> = receipts_with(rows, ReceiptChange::Insert).collect();
@@ -373,6 +372,7 @@ impl<'a> NewReceipts<'a> {
             columns.products.push(product.map(crate::id::ProductId::as_str));
             columns.refunds.push(receipt.refund_requested);
             columns.payloads.push(receipt.payload.as_deref());
+            columns.received_at.push(receipt.received_at);
         }
         columns
     }
@@ -386,7 +386,7 @@ impl<'a> NewReceipts<'a> {
             &self.refunds,
             &self.payloads,
             &self.state,
-            &self.at,
+            &self.received_at,
         ]
     }
 }
