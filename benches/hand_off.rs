@@ -1,18 +1,25 @@
 //! How long a player waits who moves from one server to another without leaving the first: from the second server's request,
 //! which is the player entity's spawn there, to its `PlayerLoaded`.
 //!
-//! Two servers at 60 ticks a second, each with a store of its own on one file, hand a hundred players to and fro. Each of
-//! these stays for about a second, changes in every tick and is saved once in that time; each arrival is compared with what
-//! the other server had last. Then what the looks for wishes cost a server on which nobody hops.
+//! Two servers at 60 ticks a second, each with a store of its own on one file, hand a hundred players to and fro; with the
+//! feature `postgres` they do so on one database as well. Each player stays for about a second, changes in every tick and is
+//! saved once in that time; each arrival is compared with what the other server had last. Then what the looks for wishes cost
+//! a server on which nobody hops.
 //!
 //! `cargo bench --bench hand_off`, or with `-- --quick` to see only that it runs. Nothing is asserted about time.
 
 #[path = "support/figures.rs"]
 mod figures;
+#[cfg(feature = "postgres")]
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
 
 use std::{
     path::Path,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -75,24 +82,47 @@ fn main() {
     let (players, seconds) = if quick() { (10, 2.0) } else { (100, 30.0) };
     let folder = tempfile::tempdir().expect("a folder for the file");
     let path = folder.path().join("players.db");
-    let mut waits = hop(&path, players, Duration::from_secs_f64(seconds));
+    let time = Duration::from_secs_f64(seconds);
+    println!(
+        "{players} players hop between two servers: from being asked for to `PlayerLoaded`, in milliseconds\n"
+    );
+    println!("| on one | hand-offs | p50 | p99 | most | goal |");
+    println!("|---|---|---|---|---|---|");
+    tell("SQLite file", hop(&|| sqlite(&path), players, time));
+    #[cfg(feature = "postgres")]
+    {
+        let cluster = postgres::Cluster::start(&[]);
+        let url = cluster.new_schema();
+        let open = || -> Arc<dyn Store> {
+            let store = bevy_player_data::store::PostgresStore::connect(&url);
+            Arc::new(store.unwrap_or_else(|error| panic!("{error}")))
+        };
+        tell("PostgreSQL database", hop(&open, players, time));
+    }
+    look(&path, if quick() { 100 } else { 20_000 });
+}
+
+fn tell(store: &str, mut waits: Vec<Duration>) {
     // The first tenth has warmed everything up.
     waits.drain(..waits.len() / 10);
-    let hops = waits.len();
-    println!("{players} players hop between two servers on one file, {hops} hand-offs; milliseconds\n");
-    println!("| what | p50 | p99 | most | goal |");
-    println!("|---|---|---|---|---|");
     println!(
-        "| asked for → `PlayerLoaded` | {} | {} | {} | p99 below 100 |",
+        "| {store} | {} | {} | {} | {} | p99 below 100 |",
+        waits.len(),
         milliseconds(quantile(&waits, 0.5)),
         milliseconds(quantile(&waits, 0.99)),
         milliseconds(waits.iter().max().copied()),
     );
-    look(&path, if quick() { 100 } else { 20_000 });
+}
+
+/// A connection to what both servers share.
+type Open<'a> = &'a (dyn Fn() -> Arc<dyn Store> + Sync);
+
+fn sqlite(path: &Path) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(path).unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Both servers, each on a thread of its own.
-fn hop(path: &Path, players: usize, time: Duration) -> Vec<Duration> {
+fn hop(open: Open<'_>, players: usize, time: Duration) -> Vec<Duration> {
     let (to_a, at_a) = mpsc::channel();
     let (to_b, at_b) = mpsc::channel();
     for player in 0..players {
@@ -102,8 +132,8 @@ fn hop(path: &Path, players: usize, time: Duration) -> Vec<Duration> {
     }
     let until = Instant::now() + time;
     thread::scope(|scope| {
-        let a = scope.spawn(move || serve(path, "a", &at_a, &to_b, until));
-        let b = scope.spawn(move || serve(path, "b", &at_b, &to_a, until));
+        let a = scope.spawn(move || serve(open, "a", &at_a, &to_b, until));
+        let b = scope.spawn(move || serve(open, "b", &at_b, &to_a, until));
         [a, b]
             .into_iter()
             .flat_map(|server| server.join().expect("no panics"))
@@ -112,13 +142,13 @@ fn hop(path: &Path, players: usize, time: Duration) -> Vec<Duration> {
 }
 
 fn serve(
-    path: &Path,
+    open: Open<'_>,
     name: &str,
     arrivals: &Receiver<Arrival>,
     other: &Sender<Arrival>,
     until: Instant,
 ) -> Vec<Duration> {
-    let mut app = server(path, name);
+    let mut app = server(open(), name);
     let mut random = fastrand::Rng::with_seed(1);
     let mut saved = Instant::now();
     while Instant::now() < until {
@@ -150,7 +180,7 @@ fn serve(
     std::mem::take(&mut app.world_mut().resource_mut::<Visitors>().waits)
 }
 
-fn server(path: &Path, name: &str) -> App {
+fn server(store: Arc<dyn Store>, name: &str) -> App {
     let settings = ServerSettings {
         name: name.to_owned(),
         autosave: None,
@@ -161,7 +191,6 @@ fn server(path: &Path, name: &str) -> App {
         },
         ..default()
     };
-    let store = SqliteStore::open(path).unwrap_or_else(|error| panic!("{error}"));
     let mut app = headless_app();
     app.add_plugins(PlayerDataPlugin::server(store).with_settings(settings))
         .persist::<Coins>()
@@ -223,7 +252,7 @@ fn send_on(world: &mut World, other: &Sender<Arrival>, random: &mut fastrand::Rn
 
 /// What a look costs at a file that nobody changes, and at one that has changed.
 fn look(path: &Path, looks: u32) {
-    let store = SqliteStore::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let store = sqlite(path);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime without threads");

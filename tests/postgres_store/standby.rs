@@ -60,7 +60,7 @@ async fn what_a_role_sets_makes_no_commit_less_durable_and_cuts_none_short() {
     cluster.tell("ALTER ROLE postgres SET client_min_messages = 'error'");
     let admin = stranger(&url).await;
     admin.batch_execute("SET statement_timeout = 0").await.unwrap();
-    let server = Server::start(connect(&url), "a").await;
+    let first = Server::start(connect(&url), "a").await;
     // What holds for the transaction, written down by the transaction.
     let script = "CREATE TABLE seen (setting text);
         CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -71,11 +71,29 @@ async fn what_a_role_sets_makes_no_commit_less_durable_and_cuts_none_short() {
         END $$;
         CREATE TRIGGER look AFTER INSERT ON players FOR EACH STATEMENT EXECUTE FUNCTION look()";
     admin.batch_execute(script).await.unwrap();
-    server.acquire(ADA).await.unwrap();
-    assert_eq!(
-        text(&admin, "SELECT max(setting) FROM seen").await,
-        "on 0 read committed warning"
-    );
+    first.acquire(ADA).await.unwrap();
+    let seen = "SELECT string_agg(setting, ', ') FROM seen";
+    assert_eq!(text(&admin, seen).await, "on 0 read committed warning");
+
+    // With these, a standby needs not have, or keep, what is acknowledged; with the last, it has even applied it.
+    for (setting, name) in [("local", "b"), ("remote_write", "c"), ("remote_apply", "d")] {
+        cluster.tell(&format!("ALTER ROLE postgres SET synchronous_commit = {setting}"));
+        admin
+            .batch_execute("DELETE FROM seen; DELETE FROM players")
+            .await
+            .unwrap();
+        Server::start(connect(&url), name)
+            .await
+            .acquire(ADA)
+            .await
+            .unwrap();
+        let kept = if setting == "remote_apply" { setting } else { "on" };
+        assert_eq!(
+            text(&admin, seen).await,
+            format!("{kept} 0 read committed warning"),
+            "`{setting}`"
+        );
+    }
 }
 
 #[tokio::test]

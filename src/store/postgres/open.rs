@@ -224,7 +224,7 @@ async fn set_up(client: &ClientWrapper, timeout: Duration) -> Result<(), tokio_p
              SET lock_timeout = {half};
              SET idle_in_transaction_session_timeout = {whole};
              SET client_min_messages = warning;
-             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
         ))
         .await?;
     // So that a server which we can't reach any more gives up what we hold there. Not every version, and not everything
