@@ -120,12 +120,6 @@ impl LoadDelayed {
         }
     }
 
-    /// What is left of [`gives_up_in`](Self::gives_up_in).
-    #[cfg(feature = "server")]
-    pub(crate) fn time_left(&self) -> Duration {
-        self.gives_up_in.saturating_sub(self.since.elapsed())
-    }
-
     /// What stands in the way: another server's session ([`LoadError::SessionLocked`]), or a store that can't be reached
     /// ([`LoadError::Unavailable`]).
     #[must_use]
@@ -137,6 +131,12 @@ impl LoadDelayed {
     #[must_use]
     pub const fn gives_up_in(&self) -> Duration {
         self.gives_up_in
+    }
+
+    /// What is left of [`gives_up_in`](Self::gives_up_in) by now.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.gives_up_in.saturating_sub(self.since.elapsed())
     }
 }
 
