@@ -34,6 +34,9 @@ pub use transfer::{HandOffRequested, PlayerTransferred, TransferPlayer};
 /// }
 /// ```
 ///
+/// A player who is in a session on another server is asked for there, and by default handed off to here: whoever edits players
+/// that may be online should do so on the server that they are on.
+///
 /// Clients that connect get such an entity by themselves, unless auto-join is turned off. Entities that are still there
 /// when the app exits are saved then; that takes an [`AppExit`], which an app that merely stops being updated (such as
 /// one run with `ScheduleRunnerPlugin::run_once`) never gets.

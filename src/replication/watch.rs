@@ -281,6 +281,8 @@ impl ReplicationServer {
             return false;
         };
         match &mut link.farewell {
+            // Where to go matters more than that everybody has to.
+            Some(earlier) if earlier.stays && !farewell.stays => *earlier = farewell,
             Some(earlier) => {
                 earlier.until = earlier.until.min(farewell.until);
                 earlier.is_muted |= farewell.is_muted;

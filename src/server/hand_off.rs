@@ -195,8 +195,7 @@ fn send_on(world: &mut World, transfer: Transfer) {
         Ok(()) => {
             let client = client_of(world, entity);
             let to = Some(to);
-            let_go(world, entity, Departure { client, to });
-            despawn(world, entity);
+            depart(world, entity, Departure { client, to });
         }
         Err(error) => {
             warn!("player {player} can't go on to server `{to}`: {error}");
@@ -273,8 +272,7 @@ fn consider(world: &mut World, wished: &Wished) {
         leave::keep_as_fallback(world, entity, player, LoadError::SessionLocked { server });
     } else {
         let client = client_of(world, entity);
-        let_go(world, entity, Departure { client, to: None });
-        despawn(world, entity);
+        depart(world, entity, Departure { client, to: None });
     }
 }
 
@@ -289,7 +287,17 @@ fn is_dealing(world: &World, entity: Entity) -> bool {
         || world.resource::<answer::Waiters>().is_waited_for(live.player)
 }
 
-/// Ends the session: from here on the player is on their way.
+/// Ends the session and despawns the entity: from here on the player is on their way.
+fn depart(world: &mut World, entity: Entity, departure: Departure) {
+    if let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) {
+        live.departure = Some(departure);
+    }
+    leave::despawn_because(world, entity, SessionEnd::HandedOff, |world| {
+        despawn(world, entity)
+    });
+}
+
+/// Ends the session of an entity that stays.
 fn let_go(world: &mut World, entity: Entity, departure: Departure) {
     if let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) {
         live.departure = Some(departure);

@@ -82,6 +82,10 @@ pub(super) fn leave(world: &mut DeferredWorld, entity: Entity, reason: SessionEn
     let Some(player) = world.resource_mut::<Server>().take(entity) else {
         return false;
     };
+    let reason = match &player {
+        Player::Live(live) => live.ending.unwrap_or(reason),
+        _ => reason,
+    };
     if let Some(ended) = depart(world, entity, player, reason) {
         world.trigger(ended);
     }
@@ -217,6 +221,12 @@ pub(super) fn end(world: &mut World, entity: Entity, reason: SessionEnd) {
         .get(&entity)
         .filter(|player| !matches!(player, Player::Loading { .. }));
     let player = loaded.map(Player::id);
+    if reason == SessionEnd::Replaced && policy == OnSessionLost::Disconnect && player.is_some() {
+        let kind = DisconnectKind::SessionEnded(reason);
+        return despawn_because(world, entity, reason, |world| {
+            disconnect_and_despawn(world, entity, kind, &reason.to_string());
+        });
+    }
     leave(&mut world.into(), entity, reason);
     world.flush();
     match (policy, player) {
@@ -240,6 +250,23 @@ pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: Player
             .players
             .insert(entity, Player::Fallback { player });
     }
+}
+
+/// Has `despawn` end the session with this reason: like one that the player has ended, after all observers of the despawn, so
+/// that what these change is saved.
+pub(super) fn despawn_because(
+    world: &mut World,
+    entity: Entity,
+    reason: SessionEnd,
+    despawn: impl FnOnce(&mut World),
+) {
+    if let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) {
+        live.ending = Some(reason);
+    }
+    despawn(world);
+    // One whose entity was gone already ends here.
+    leave(&mut world.into(), entity, reason);
+    world.flush();
 }
 
 /// Tells the player's client why, disconnects it once that is on its way, and despawns the entity.

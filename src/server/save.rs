@@ -53,6 +53,8 @@ pub(super) struct LiveSession {
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
     pub(super) trade: TradeState,
+    /// Why the session ends, where the entity is about to be despawned for another reason than the player's own leaving.
+    pub(super) ending: Option<SessionEnd>,
     pub(super) suitors: Suitors,
     /// Where the player goes on, once it is decided that they do.
     pub(super) departure: Option<Departure>,
@@ -89,6 +91,7 @@ impl LiveSession {
             blocked: false,
             ledger: Ledger::default(),
             trade: TradeState::No,
+            ending: None,
             suitors: Suitors::new(since),
             departure: None,
         }

@@ -60,7 +60,16 @@ pub(super) fn judge_receipt(
     if known == receipt {
         return Ok(Taking::Again);
     }
-    if known.number != receipt.number || known.settled_fence > receipt.settled_fence {
+    let is_newer_here = known.settled_fence > receipt.settled_fence
+        || (known.refund_requested && !receipt.refund_requested)
+        || (known.player.is_none() && receipt.player.is_some());
+    if known.number == receipt.number && is_newer_here {
+        return Err(StoreError::rejected(format_args!(
+            "purchase `{}` has gone on here since it was copied (it was settled, marked for a refund, or its player erased)",
+            receipt.purchase
+        )));
+    }
+    if known.number != receipt.number {
         return Err(StoreError::rejected(format_args!(
             "purchase `{}` is here already, and not from that store",
             receipt.purchase

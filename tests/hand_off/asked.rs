@@ -378,3 +378,46 @@ fn several_players_hop_at_once() {
     }
     assert_eq!(scene.a.app.world().resource::<Game>().asked.len(), 50);
 }
+
+/// What a game does when somebody is gone: here, giving back what they had staked.
+fn give_back_stakes(app: &mut App) {
+    app.add_observer(
+        |despawn: On<Despawn, PlayerSession>, mut coins: Query<&mut Coins>| {
+            coins.get_mut(despawn.entity).unwrap().0 += 1;
+        },
+    );
+    app.add_observer(|remove: On<Remove, Coins>, mut coins: Query<&mut Coins>| {
+        coins.get_mut(remove.entity).unwrap().0 += 10;
+    });
+}
+
+#[test]
+fn what_observers_of_the_despawn_change_goes_along() {
+    let (mut scene, _) = Scene::with_ada(400);
+    give_back_stakes(&mut scene.a.app);
+    let on_b = scene.b.app.join("ada");
+    scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert_eq!(scene.b.coins(on_b), Some(411));
+    scene.run(TICK * 2);
+    assert_eq!(scene.a.ends(), handed_off("ada"));
+}
+
+#[test]
+fn what_observers_of_the_despawn_change_goes_along_with_one_who_is_sent_on() {
+    let (mut scene, on_a) = Scene::with_ada(400);
+    give_back_stakes(&mut scene.a.app);
+    scene.a.app.world_mut().trigger(TransferPlayer {
+        entity: on_a,
+        to: "b".to_owned(),
+    });
+    scene.until("ada is free", |scene| scene.is_free("ada"));
+    assert_eq!(scene.stored_coins("ada"), Some(Coins(411)));
+}
+
+#[test]
+fn what_observers_of_the_despawn_change_is_there_for_who_joins_again() {
+    let (mut scene, _) = Scene::with_ada(400);
+    give_back_stakes(&mut scene.a.app);
+    let again = scene.join_a("ada");
+    assert_eq!(scene.a.coins(again), Some(411));
+}

@@ -38,12 +38,15 @@ pub(super) async fn run(connection: &Connection, player: PlayerId) -> Result<Vec
     let forget = "UPDATE receipts SET player_id = NULL, product_id = NULL, payload = NULL, note = NULL
                   WHERE player_id = $1";
     connection.execute(forget, &[&key]).await?;
-    connection
-        .execute("DELETE FROM players WHERE player_id = $1", &[&key])
-        .await?;
-    connection
-        .execute("DELETE FROM wishes WHERE player_id = $1", &[&key])
-        .await?;
+    // One that has come into being since was not judged.
+    if found.is_some() {
+        connection
+            .execute("DELETE FROM players WHERE player_id = $1", &[&key])
+            .await?;
+        connection
+            .execute("DELETE FROM wishes WHERE player_id = $1", &[&key])
+            .await?;
+    }
     connection.commit().await?;
     Ok(vec![Fate::Answered(Ok(Answer::Erased(found.is_some())))])
 }

@@ -144,7 +144,9 @@ fn explain(error: &Error, target: &Target) -> StoreError {
         SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => StoreError::corrupt(format_args!(
             "{target} is damaged ({text}): restore it from a backup"
         )),
-        ref code if is_about_the_data(code) && !code.code().starts_with("XX") => {
+        // The program's limits are the whole database's as well (transaction ids that run out, a queue that is full), and
+        // pass: nothing may be given up for that.
+        ref code if is_about_the_data(code) && !["XX", "54"].contains(&&code.code()[..2]) => {
             StoreError::rejected(format_args!("{target} doesn't take these values ({text})"))
         }
         _ => StoreError::unavailable(format_args!(

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
-        Import, Record, ServerId, StoredReceipt,
+        Import, Record, ServerId, StoreError, StoredReceipt,
         rules::LockState,
         taking::{self, Taking},
     },
@@ -23,14 +23,15 @@ pub(super) async fn run(connection: &Connection, rows: &Import) -> Result<(), Fa
     connection.begin().await?;
     let players = known_players(connection, &rows.records).await?;
     let names = names(connection).await?;
-    let mut records: Vec<&Record> = Vec::new();
+    let mut records: Vec<(&Record, Taking)> = Vec::new();
     for record in &rows.records {
         let known = players.get(&record.player);
         let held = known.and_then(|(state, _)| state.held);
         let name = held.and_then(|held| names.get(&held.server)).cloned();
         let known = known.map(|(state, document)| (*state, document.as_deref()));
-        if taking::judge_record(known, name, record)? != Taking::Again {
-            records.push(record);
+        let taking = taking::judge_record(known, name, record)?;
+        if taking != Taking::Again {
+            records.push((record, taking));
         }
     }
     let known = known_receipts(connection, &rows.receipts).await?;
@@ -42,17 +43,28 @@ pub(super) async fn run(connection: &Connection, rows: &Import) -> Result<(), Fa
             Taking::Insert if known.contains_key(&receipt.number) => {
                 return Err(taking::number_taken(receipt).into());
             }
-            _ => receipts.push(receipt),
+            taking => receipts.push((receipt, taking)),
         }
     }
-    records.sort_by_key(|record| record.player);
-    for record in records {
-        put_record(connection, record).await?;
+    records.sort_by_key(|(record, _)| record.player);
+    for (record, taking) in records {
+        came_to_be(put_record(connection, record, taking).await?)?;
     }
-    for receipt in receipts {
-        put_receipt(connection, receipt).await?;
+    for (receipt, taking) in receipts {
+        came_to_be(put_receipt(connection, receipt, taking).await?)?;
     }
     connection.commit().await
+}
+
+/// Where there was no row, somebody may have made one since: that one was not judged, and stays.
+fn came_to_be(rows: u64) -> Result<(), Failure> {
+    if rows == 1 {
+        return Ok(());
+    }
+    Err(StoreError::unavailable(
+        "somebody plays, or hands in receipts, where the copy goes: stop that, and copy again",
+    )
+    .into())
 }
 
 async fn known_players(
@@ -107,14 +119,15 @@ async fn known_receipts(
     Ok(known)
 }
 
-async fn put_record(connection: &Connection, record: &Record) -> Result<(), Failure> {
+async fn put_record(connection: &Connection, record: &Record, taking: Taking) -> Result<u64, Failure> {
     let state = taking::taken_in(record);
     let put = connection
         .prepare_cached(
             "INSERT INTO players (player_id, version, fence, last_seq, lock_id, server, created_at, saved_at, document)
              VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8)
              ON CONFLICT (player_id) DO UPDATE SET version = $2, fence = $3, last_seq = $4, lock_id = $5, server = $5,
-                 created_at = $6, saved_at = $7, document = $8",
+                 created_at = $6, saved_at = $7, document = $8
+             WHERE $9",
         )
         .await?;
     connection
@@ -129,14 +142,19 @@ async fn put_record(connection: &Connection, record: &Record) -> Result<(), Fail
                 &record.created_at,
                 &record.saved_at,
                 &record.document.as_deref(),
+                &(taking == Taking::Replace),
             ],
         )
-        .await?;
-    Ok(())
+        .await
+        .map_err(Failure::from)
 }
 
 /// A new receipt arrives, like any other. The number of the next one is higher.
-async fn put_receipt(connection: &Connection, receipt: &StoredReceipt) -> Result<(), Failure> {
+async fn put_receipt(
+    connection: &Connection,
+    receipt: &StoredReceipt,
+    taking: Taking,
+) -> Result<u64, Failure> {
     let put = connection
         .prepare_cached(
             "WITH taken AS (
@@ -147,7 +165,8 @@ async fn put_receipt(connection: &Connection, receipt: &StoredReceipt) -> Result
                  note, payload, received_at, settled_at, arrival)
              SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, taken.arrivals FROM taken
              ON CONFLICT (purchase_id) DO UPDATE SET player_id = $3, product_id = $4, state = $5, refund_requested = $6,
-                 settled_fence = $7, note = $8, payload = $9, received_at = $10, settled_at = $11",
+                 settled_fence = $7, note = $8, payload = $9, received_at = $10, settled_at = $11
+             WHERE $12",
         )
         .await?;
     connection
@@ -165,8 +184,9 @@ async fn put_receipt(connection: &Connection, receipt: &StoredReceipt) -> Result
                 &receipt.payload.as_deref(),
                 &receipt.received_at,
                 &receipt.settled_at,
+                &(taking == Taking::Replace),
             ],
         )
-        .await?;
-    Ok(())
+        .await
+        .map_err(Failure::from)
 }

@@ -145,6 +145,7 @@ impl Manager {
         });
         let client = ClientWrapper::new(client, driver);
         check_version(&client).await?;
+        check_encoding(&client).await?;
         self.check_timeline(&client).await?;
         set_up(&client, self.timeout).await.map_err(refusal)?;
         let pid = client
@@ -196,6 +197,21 @@ async fn check_version(client: &ClientWrapper) -> Result<(), Refusal> {
         .await
         .unwrap_or_default();
     judge_version(only_value(&shown).and_then(|text| text.parse().ok()))
+}
+
+/// In any other encoding there are names and notes that can't be stored.
+async fn check_encoding(client: &ClientWrapper) -> Result<(), Refusal> {
+    let shown = client
+        .simple_query("SHOW server_encoding")
+        .await
+        .unwrap_or_default();
+    match only_value(&shown) {
+        Some("UTF8") => Ok(()),
+        encoding => Err(Refusal::lasting(format_args!(
+            "has the encoding {}, and `UTF8` is needed: create the database with `ENCODING 'UTF8' TEMPLATE template0`",
+            encoding.unwrap_or("unknown")
+        ))),
+    }
 }
 
 fn judge_version(version: Option<u32>) -> Result<(), Refusal> {

@@ -48,6 +48,11 @@ impl Target {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, StoreError> {
         let malformed = || StoreError::rejected(format_args!("the database's URL can't be read: {FORM}"));
+        // A password with a raw `@` in it would be taken for a part of the host, and shown with that.
+        let before_parameters = url.split('?').next().unwrap_or_default();
+        if before_parameters.matches('@').count() > 1 {
+            return Err(malformed());
+        }
         let (url, mut tls) = Tls::taken_from(url).ok_or_else(malformed)?;
         let mut config: Config = url.parse().map_err(|_| malformed())?;
 
@@ -76,7 +81,14 @@ impl Target {
             config.application_name("bevy_player_data");
         }
         if tls.mode.is_none() {
-            tls.mode = variable("PGSSLMODE").and_then(|mode| Mode::from_name(&mode));
+            let mode = variable("PGSSLMODE")
+                .map(|mode| Mode::from_name(&mode).ok_or(mode))
+                .transpose();
+            tls.mode = mode.map_err(|mode| {
+                StoreError::rejected(format_args!(
+                    "`PGSSLMODE` is `{mode}`, which is no mode of TLS: say `disable`, `prefer` or `require`"
+                ))
+            })?;
         }
         if tls.root_certificates.is_none() {
             tls.root_certificates = variable("PGSSLROOTCERT");
