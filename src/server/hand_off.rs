@@ -293,7 +293,7 @@ fn depart(world: &mut World, entity: Entity, departure: Departure) {
         live.departure = Some(departure);
     }
     leave::despawn_because(world, entity, SessionEnd::HandedOff, |world| {
-        despawn(world, entity)
+        despawn(world, entity);
     });
 }
 
