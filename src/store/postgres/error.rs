@@ -110,9 +110,12 @@ impl Failure {
 
 /// Errors that the values of one row can cause: bad data, a violated constraint, a limit of the program, a damaged page.
 fn is_about_the_data(code: &SqlState) -> bool {
-    ["22", "23", "54", "XX"]
-        .iter()
-        .any(|class| code.code().starts_with(class))
+    is_of(code, &["22", "23", "54", "XX"])
+}
+
+/// Whether it is of one of these classes: what the first two characters say.
+fn is_of(code: &SqlState, classes: &[&str]) -> bool {
+    classes.iter().any(|class| code.code().starts_with(class))
 }
 
 fn explain(error: &Error, target: &Target) -> StoreError {
@@ -146,7 +149,7 @@ fn explain(error: &Error, target: &Target) -> StoreError {
         )),
         // The program's limits are the whole database's as well (transaction ids that run out, a queue that is full), and
         // pass: nothing may be given up for that.
-        ref code if is_about_the_data(code) && !["XX", "54"].contains(&&code.code()[..2]) => {
+        ref code if is_of(code, &["22", "23"]) => {
             StoreError::rejected(format_args!("{target} doesn't take these values ({text})"))
         }
         _ => StoreError::unavailable(format_args!(
