@@ -3,7 +3,7 @@
 //! [`Oracle`] sees each request where it takes effect, with the rows before and after, and what servers say to their
 //! games. It keeps the history, word for word, and the first thing that must not be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_player_data::{
     PlayerData as _, PlayerId,
@@ -25,6 +25,8 @@ pub struct Oracle {
     rows: MemoryStore,
     pages: BTreeMap<PlayerId, Page>,
     relics: BTreeMap<u32, PlayerId>,
+    /// Whose session was told by its last write that somebody had it after all.
+    taken_over: BTreeSet<PlayerId>,
     pub leases: TrueLeases,
     pub history: String,
     pub tally: Tally,
@@ -55,6 +57,7 @@ impl Oracle {
             rows,
             pages: BTreeMap::new(),
             relics: BTreeMap::new(),
+            taken_over: BTreeSet::new(),
             leases: TrueLeases::default(),
             history: String::new(),
             tally: Tally::default(),
@@ -88,6 +91,16 @@ impl Oracle {
     /// What is stored of a player's journal.
     pub fn journal(&self, player: PlayerId) -> &[u32] {
         self.pages.get(&player).map_or(&[], |page| &page.data.journal)
+    }
+
+    /// From here on it counts who is told that they were taken over.
+    pub fn everybody_leaves(&mut self) {
+        self.taken_over.clear();
+    }
+
+    /// Whether a session's last write has come too late since, because somebody was given a later fence.
+    pub fn was_taken_over(&self, player: PlayerId) -> bool {
+        self.taken_over.contains(&player)
     }
 
     /// Takes in that somebody asked for a lock.
@@ -140,6 +153,9 @@ impl Oracle {
             if answer.is_err() {
                 let check = unchanged(write.player, before.as_ref(), after.as_ref());
                 self.judge(check);
+                if write.then == Then::Release && after.as_ref().is_some_and(|row| row.fence > write.fence) {
+                    self.taken_over.insert(write.player);
+                }
             } else if before != after {
                 let check = may_write(write, before.as_ref(), after.as_ref());
                 self.judge(check);
