@@ -102,6 +102,11 @@ fn app(store: impl Store, name: &str) -> App {
         // Some tests let an hour pass, again and again.
         load_timeout: Duration::from_secs(30 * 24 * 3600),
         handle_signals: false,
+        // Whoever waits here waits for a lease to lapse.
+        hand_off: HandOffSettings {
+            min_session: Duration::MAX,
+            ..default()
+        },
         retry: RetryPolicy {
             first: Duration::from_millis(5),
             max: Duration::from_millis(50),
