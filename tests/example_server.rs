@@ -439,15 +439,15 @@ fn a_client_that_cannot_connect_says_so_in_one_sentence() {
     assert!(sentence.contains(&free.to_string()), "{sentence}");
 }
 
-/// Posts a body to `/login`, and returns the status and what came back.
-fn post(url: &str, body: &str) -> (u16, Value) {
+/// Posts a body to a path of a server's, and returns the status and what came back.
+fn post(url: &str, path: &str, body: &str) -> (u16, Value) {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
         .build()
         .into();
     let request = agent
-        .post(format!("{url}/login"))
+        .post(format!("{url}{path}"))
         .header("content-type", "application/json");
     let mut answer = request.send(body).expect("the server answers");
     (
@@ -462,7 +462,7 @@ fn a_login_gives_a_token_for_the_player_of_that_name_and_refuses_what_is_none() 
     let server = Server::start(folder.path(), &[]);
     let url = server.url();
     let log_in = || {
-        let (status, answer) = post(&url, &json!({ "name": "ada" }).to_string());
+        let (status, answer) = post(&url, "/login", &json!({ "name": "ada" }).to_string());
         assert_eq!(status, 200, "{answer}");
         assert_eq!(
             answer["player_id"],
@@ -484,7 +484,7 @@ fn a_login_gives_a_token_for_the_player_of_that_name_and_refuses_what_is_none() 
 
     let too_long = "a".repeat(25);
     for name in ["", "a b", "ada\n", "ädä", "../ada", &too_long] {
-        let (status, answer) = post(&url, &json!({ "name": name }).to_string());
+        let (status, answer) = post(&url, "/login", &json!({ "name": name }).to_string());
         assert_eq!(status, 422, "{name:?} is refused: {answer}");
         assert!(
             answer["error"]
@@ -494,13 +494,13 @@ fn a_login_gives_a_token_for_the_player_of_that_name_and_refuses_what_is_none() 
         );
     }
     for body in ["", "{", "[]", "{}", r#"{"name":7}"#] {
-        let (status, answer) = post(&url, body);
+        let (status, answer) = post(&url, "/login", body);
         assert!(
             (400..500).contains(&status) && answer["error"].is_string(),
             "{body:?}: {status} {answer}"
         );
     }
-    let (status, _) = post(&url, &json!({ "name": "a".repeat(10_000) }).to_string());
+    let (status, _) = post(&url, "/login", &json!({ "name": "a".repeat(10_000) }).to_string());
     assert_eq!(status, 413, "a body that is too large is not read");
 
     server.signal("TERM");
@@ -522,6 +522,25 @@ fn a_client_hops_from_one_server_to_the_next_without_leaving() {
     first.wait_for_line("ada is new");
     ada.wait_for_line("your data is loaded");
     ada.say("hop");
+    second.wait_for_line("ada is back");
+    ada.wait_for_line("welcome back");
+    for server in [first, second] {
+        server.signal("TERM");
+        server.wait().assert_all_saved();
+    }
+}
+
+#[test]
+fn a_client_goes_where_a_server_sends_its_player() {
+    let folder = folder();
+    let first = Server::start(folder.path(), &["--name", "arena-1", "--chaos"]);
+    let second = Server::start(folder.path(), &["--name", "arena-2"]);
+    let mut ada = Player::join(&first.url(), "ada");
+    ada.wait_for_line("your data is loaded");
+    let send = json!({ "send": { "player": "ada", "to": second.url() } });
+    let (status, answer) = post(&first.url(), "/chaos", &send.to_string());
+    assert_eq!(status, 200, "{answer}");
+    first.wait_for_line("has gone on to");
     second.wait_for_line("ada is back");
     ada.wait_for_line("welcome back");
     for server in [first, second] {

@@ -8,3 +8,4 @@ pub mod data;
 pub mod login;
 pub mod net;
 pub mod usage;
+pub mod web;

@@ -4,14 +4,12 @@
 //! trusts nothing else. A real game asks for more than a name here (a password, a platform's session ticket) and runs
 //! the service behind TLS.
 
-use std::time::Duration;
-
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bevy_renet::netcode::ConnectToken;
 use serde::{Deserialize, Serialize};
 
-/// How long the service may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use super::web;
+
 /// The longest answer that is read, in bytes; a token takes some 3,000.
 const ANSWER_LIMIT: u64 = 16 * 1024;
 
@@ -55,14 +53,8 @@ pub enum LoginError {
 impl LoginService {
     /// The service of the server at an address like `http://127.0.0.1:8080`.
     pub fn new(server: &str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            // Game servers are reached directly: the UDP packets are no different.
-            .proxy(None)
-            .build();
         Self {
-            agent: agent.into(),
+            agent: web::agent(),
             url: format!("{}/login", server.trim_end_matches('/')),
         }
     }

@@ -1,8 +1,9 @@
 //! `POST /chaos`, with `--chaos`: brings about what a player may meet, so that a developer can see what they would see.
 //!
 //! `{"store": "down"}`, `"slow"` or `"up"`; `{"take": "ada"}` and `{"release": "ada"}`, which have another server hold
-//! ada's lock; `{"kick": "ada"}`; `{"exit": true}`. Anybody who reaches the address can do all of that, so it is off unless
-//! asked for.
+//! ada's lock; `{"send": {"player": "ada", "to": "http://…"}}`, which sends her on to the server where one logs in at that
+//! address; `{"kick": "ada"}`; `{"exit": true}`. Anybody who reaches the address can do all of that, so it is off unless asked
+//! for.
 
 use std::{
     collections::HashMap,
@@ -55,6 +56,7 @@ enum Wish {
     Store(StoreState),
     Take(String),
     Release(String),
+    Send { player: String, to: String },
     Kick(String),
     Exit(bool),
 }
@@ -83,6 +85,10 @@ struct Denied {
 enum Deed {
     /// Saves the player, so that the server notices whose they are by now.
     Save(PlayerId),
+    Send {
+        player: PlayerId,
+        to: String,
+    },
     Kick(PlayerId),
     Exit,
 }
@@ -116,7 +122,14 @@ pub struct Chaos {
 pub fn install(app: &mut App, chaos: Chaos) -> Router {
     let (deeds, to_do) = channel();
     app.insert_resource(Deeds(Mutex::new(to_do)))
-        .add_systems(Update, act);
+        .add_systems(Update, act)
+        .add_observer(|sent: On<PlayerTransferred>| match &sent.result {
+            Ok(()) => say(format_args!("chaos: {} has gone on to {}", sent.player, sent.to)),
+            Err(problem) => say(format_args!(
+                "chaos: {} could not be sent on: {problem}",
+                sent.player
+            )),
+        });
     let desk = Desk { chaos, deeds };
     Router::new()
         .route(PATH, post(grant))
@@ -165,6 +178,12 @@ impl Desk {
                     ));
                 }
                 format!("the server `{RIVAL}` has let go of {name}")
+            }
+            Wish::Send { player: name, to } => {
+                let done = format!("{name} is sent to {to}, if they are here");
+                let player = known(&name)?;
+                self.tell(Deed::Send { player, to });
+                done
             }
             Wish::Kick(name) => {
                 self.tell(Deed::Kick(known(&name)?));
@@ -326,6 +345,11 @@ fn act(
             Deed::Save(player) => {
                 if let Some((entity, ..)) = find(player) {
                     commands.trigger(SavePlayer { entity });
+                }
+            }
+            Deed::Send { player, to } => {
+                if let Some((entity, ..)) = find(player) {
+                    commands.trigger(TransferPlayer { entity, to });
                 }
             }
             Deed::Kick(player) => {

@@ -4,6 +4,7 @@ use bevy::prelude::*;
 use serde_json::json;
 
 use super::{background::Background, link::Account, overlay::Overlay};
+use crate::game::web;
 
 /// Which key asks for what.
 pub const HELP: &str =
@@ -42,12 +43,7 @@ fn ask(keys: Res<ButtonInput<KeyCode>>, account: Res<Account>, mut outcome: ResM
 }
 
 fn bring_about(url: &str, wish: &serde_json::Value) -> String {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .proxy(None)
-        .timeout_global(Some(std::time::Duration::from_secs(5)))
-        .build();
-    match ureq::Agent::from(agent).post(url).send_json(wish) {
+    match web::agent().post(url).send_json(wish) {
         Ok(answer) if answer.status().is_success() => "done".to_owned(),
         Ok(answer) if answer.status() == 404 => "the server runs without `--chaos`".to_owned(),
         Ok(mut answer) => answer.body_mut().read_to_string().unwrap_or_default(),

@@ -3,7 +3,7 @@
 use bevy::{
     input_focus::{AutoFocus, FocusCause, InputFocus, InputFocusVisible, tab_navigation::*},
     prelude::*,
-    ui_widgets::Activate,
+    ui_widgets::{Activate, ScrollIntoView},
 };
 use bevy_player_data::prelude::*;
 
@@ -77,7 +77,8 @@ pub fn plugin(app: &mut App) {
             )
                 .chain(),
         )
-        .add_systems(Update, (close_by_key, move_focus));
+        .add_systems(Update, (close_by_key, move_focus))
+        .add_systems(PostUpdate, follow_focus.run_if(resource_changed::<InputFocus>));
 }
 
 fn decide(
@@ -283,5 +284,12 @@ fn move_focus(
     if let Ok(next) = next {
         focus.set(next, FocusCause::Navigated);
         is_visible.0 = true;
+    }
+}
+
+/// What is longer than the window shows whatever the keys have come to.
+fn follow_focus(focus: Res<InputFocus>, nodes: Query<(), With<ComputedNode>>, mut commands: Commands) {
+    if let Some(entity) = focus.get().filter(|&entity| nodes.contains(entity)) {
+        commands.trigger(ScrollIntoView { entity });
     }
 }

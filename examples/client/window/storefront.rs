@@ -1,14 +1,13 @@
 //! The storefront, seen from a client. Each request blocks for up to 5 s: make it in the background.
 
-use std::time::Duration;
-
 use bevy_player_data::PurchaseId;
 use serde::de::DeserializeOwned;
 
-use crate::offers::{BUY, NotSold, OFFERS, Offer, Order, Sold};
+use crate::{
+    game::web,
+    offers::{BUY, NotSold, OFFERS, Offer, Order, Sold},
+};
 
-/// How long the storefront may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const ANSWER_LIMIT: u64 = 256 * 1024;
 
@@ -25,13 +24,8 @@ pub type NoSale = String;
 impl Storefront {
     /// The storefront at an address like `http://127.0.0.1:8080`.
     pub fn new(address: &str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build();
         Self {
-            agent: agent.into(),
+            agent: web::agent(),
             address: address.trim_end_matches('/').to_owned(),
         }
     }
