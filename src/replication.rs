@@ -60,7 +60,8 @@ pub(crate) use plugins::NeedsPlugin;
 pub(crate) use public_types::PublicTypes;
 #[cfg(feature = "server")]
 pub(crate) use watch::{
-    LastWord, ReplicationServer, disconnect_after_send, disconnect_unless_back, install_server,
+    Connection, LastWord, ReplicationServer, connection_of, disconnect_after_send, disconnect_unless_back,
+    install_server,
 };
 
 /// The settings of the connection between server and client.

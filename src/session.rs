@@ -16,11 +16,13 @@
 //! | `settle.rs` | abandoned and late acquires leave no lock behind |
 //! | `wishes.rs` | asking other servers for their players, and hearing who asks for ours |
 //! | `commit.rs` | what a session writes, and what the answers mean |
+//! | `fate.rs` | whether a commit has landed whose answer was lost together with the lock |
 //! | `together.rs` | two sessions in one commit: trades |
 //! | `registry.rs` | which locks of this process are in use, and who waits for them |
 
 mod commit;
 mod error;
+mod fate;
 mod handle;
 mod heartbeat;
 mod lease;
@@ -159,7 +161,7 @@ impl Sessions {
     ///
     /// `done` is called exactly once, at the latest when [`SessionSettings::load_timeout`], counted from this call,
     /// has passed. If another server has the player, it is told that this one
-    /// would like to have them. While the game still holds an older session of the same player, the load waits until that one has
+    /// would like to have them (unless [`SessionSettings::ask`] says otherwise). While the game still holds an older session of the same player, the load waits until that one has
     /// been closed and its final save has landed. Whatever becomes of the load, it leaves no lock behind.
     ///
     /// Dropping the returned [`Opening`] cancels the load, so keep it until `done` was called.

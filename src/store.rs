@@ -469,6 +469,23 @@ pub struct Record {
     pub saved_at: Option<i64>,
 }
 
+#[cfg(test)]
+impl Record {
+    /// A record that nothing was done to.
+    pub(crate) fn blank(player: PlayerId) -> Self {
+        Self {
+            player,
+            version: 0,
+            fence: 0,
+            last_seq: 0,
+            lock: None,
+            document: None,
+            created_at: 0,
+            saved_at: None,
+        }
+    }
+}
+
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockHolder {

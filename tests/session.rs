@@ -5,6 +5,8 @@
 
 #[path = "session/delays.rs"]
 mod delays;
+#[path = "session/fate.rs"]
+mod fate;
 #[path = "session/together.rs"]
 mod together;
 #[path = "session/wire.rs"]

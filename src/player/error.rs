@@ -111,6 +111,12 @@ pub enum SaveError {
     /// The server's deadline for shutting down passed first.
     #[error("the save was not done before the deadline for shutting down")]
     Deadline,
+    /// Nobody can tell whether this save has landed: its answer was lost, and another server has gone on with the player since
+    /// (as it may do once a final save has landed). The session is over; nothing behind this save is stored.
+    #[error(
+        "it may be saved or not: the answer was lost, and another server has gone on with the player since"
+    )]
+    Unconfirmed,
 }
 
 impl LoadError {
@@ -148,7 +154,7 @@ impl SaveError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::LockLost => ErrorKind::SessionLocked,
+            Self::LockLost | Self::Unconfirmed => ErrorKind::SessionLocked,
             _ => ErrorKind::DataStoreError,
         }
     }
@@ -175,7 +181,9 @@ impl SaveError {
             Self::Forfeited { .. } => Self::Forfeited {
                 message: "please join again".to_owned(),
             },
-            Self::LockLost | Self::Skipped | Self::NoSession | Self::Deadline => self.clone(),
+            Self::LockLost | Self::Skipped | Self::NoSession | Self::Deadline | Self::Unconfirmed => {
+                self.clone()
+            }
         }
     }
 }

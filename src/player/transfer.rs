@@ -10,8 +10,8 @@ use crate::id::PlayerId;
 /// server loads what was saved.
 ///
 /// It is triggered once the session has lived for
-/// [`min_session`](crate::server::HandOffSettings::min_session), and not while a trade or a purchase of the player is on its
-/// way, which is finished first. While the other server goes on waiting, it is triggered again after
+/// [`min_session`](crate::server::HandOffSettings::min_session), and not while a trade, a purchase or a save of the player is on
+/// its way, which is finished first. While the other server goes on waiting, it is triggered again after
 /// [`ask_again`](crate::server::HandOffSettings::ask_again).
 ///
 /// ```
@@ -59,10 +59,10 @@ impl HandOffRequested {
 }
 
 /// Trigger this on the server to send a player to another one: they are saved and released, and only then is their client
-/// told where to go and disconnected. [`PlayerTransferred`] answers.
+/// told where to go and disconnected. [`PlayerTransferred`] answers, once.
 ///
-/// A trade or a purchase of the player that is on its way is finished first. (A server that exits meanwhile saves everybody, and
-/// answers nothing.)
+/// A trade, a purchase or a save of the player that is on its way is finished first. (A server that exits meanwhile saves
+/// everybody, and answers nothing; neither does an entity that is no player.)
 #[derive(EntityEvent, Clone, Debug)]
 pub struct TransferPlayer {
     /// The player's entity.
@@ -80,8 +80,8 @@ pub struct PlayerTransferred {
     pub player: PlayerId,
     /// Where to.
     pub to: String,
-    /// `Ok` once the other server can load everything. After an error that is a
-    /// [rejection](SaveError::is_rejection) or [`SaveError::NoSession`] nothing has changed; after any other the session has
-    /// ended, and the client was disconnected and not told to go anywhere.
+    /// `Ok` once the other server can load everything. After an error nobody was sent anywhere. Either nothing has changed,
+    /// because the data [can't be saved](SaveError::is_rejection) or there is [no session](SaveError::NoSession); or, if the
+    /// entity is gone, the final save has failed, the session has ended, and the client was disconnected.
     pub result: Result<(), SaveError>,
 }

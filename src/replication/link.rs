@@ -18,6 +18,8 @@ use crate::{
 
 /// One connection.
 pub(super) struct Link {
+    /// Tells it from earlier and later connections of a client with the same id.
+    pub(super) number: u64,
     pub(super) flow: Flow,
     pub(super) handshake: Handshake,
     /// The player that the client was told about.
@@ -162,6 +164,7 @@ pub(super) enum Heard {
 impl Link {
     pub(super) fn new(client: ClientId, flow: Flow, patience: u32) -> Self {
         Self {
+            number: 0,
             flow,
             handshake: Handshake::Awaited,
             watched: None,

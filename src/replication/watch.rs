@@ -100,12 +100,33 @@ pub(crate) enum LastWord<'a> {
     GoTo(&'a str),
 }
 
-/// The same for a client who has no player any more. One that has been given another meanwhile, or has connected anew, stays.
-pub(crate) fn disconnect_unless_back(world: &mut World, client: ClientId, word: LastWord<'_>) {
-    let is_back = world
+/// One connection of a client: somebody else may have its id later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Connection {
+    client: ClientId,
+    /// `None` while there is none.
+    number: Option<u64>,
+}
+
+/// The connection that a client has now.
+pub(crate) fn connection_of(world: &World, client: ClientId) -> Connection {
+    let link = world
+        .get_resource::<ReplicationServer>()
+        .and_then(|replication| replication.links.get(&client));
+    Connection {
+        client,
+        number: link.map(|link| link.number),
+    }
+}
+
+/// The same for a client who has no player any more. One that has been given another meanwhile stays, and so does whoever has
+/// connected since under the same id.
+pub(crate) fn disconnect_unless_back(world: &mut World, connection: Connection, word: LastWord<'_>) {
+    let client = connection.client;
+    let has_player = world
         .get_resource::<ReplicationServer>()
         .is_some_and(|replication| replication.players.contains_key(&client));
-    if !is_back {
+    if !has_player && connection_of(world, client) == connection {
         disconnect(world, client, word);
     }
 }
@@ -138,6 +159,8 @@ pub(crate) struct ReplicationServer {
     pub(super) types: Option<PublicTypes>,
     pub(super) channel: ChannelCheck,
     pub(super) links: HashMap<ClientId, Link>,
+    /// How many there were so far.
+    connections: u64,
     /// The entity with each [`PlayerClient`].
     pub(super) players: HashMap<ClientId, Entity>,
     /// The reverse, and the entities that clients have yet to be told the end of.
@@ -156,6 +179,7 @@ impl ReplicationServer {
             types: None,
             channel: ChannelCheck::Unknown,
             links: HashMap::default(),
+            connections: 0,
             players: HashMap::default(),
             clients: EntityHashMap::default(),
             pending: Vec::new(),
@@ -374,11 +398,13 @@ fn follow_connections(
                      a `max_memory_usage_bytes` of {MIN_TO_CLIENT_MEMORY} or more"
                 ));
             }
-            let link = Link::new(
+            let mut link = Link::new(
                 client_id,
                 Flow::new(settings.max_outstanding, channel),
                 settings.strikes,
             );
+            replication.connections += 1;
+            link.number = replication.connections;
             replication.disconnected(client_id);
             replication.links.insert(client_id, link);
             replication.announce_exit_to(client_id);

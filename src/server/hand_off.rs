@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use bevy::prelude::*;
-use bevy_renet::renet::ClientId;
+use bevy::{platform::collections::HashMap, prelude::*};
 use tracing::{debug, info, warn};
 
 use super::{
-    OnSessionLost, Player, Server, ServerStats,
+    Closing, OnSessionLost, Player, Server, ServerStats,
     agenda::elapsed,
     leave,
     purchases::answer,
@@ -20,14 +19,14 @@ use super::{
 use crate::{
     id::PlayerId,
     player::{
-        DisconnectKind, HandOffRequested, LoadError, PlayerClient, PlayerTransferred, SaveError, SessionEnd,
-        TransferPlayer,
+        DisconnectKind, HandOffRequested, LoadError, PersistentPlayer, PlayerClient, PlayerTransferred,
+        SaveError, SessionEnd, TransferPlayer,
     },
-    replication::{self, LastWord},
-    store::{LockId, Wished},
+    replication::{self, Connection, LastWord},
+    store::{LockId, Wish, Wished},
 };
 
-/// When players are given up to servers that ask for them.
+/// When players are given up to servers that ask for them, and whether to ask others.
 ///
 /// ```
 /// # use bevy_player_data::prelude::*;
@@ -35,9 +34,18 @@ use crate::{
 /// // A server that gives nobody up: whoever wants to go on elsewhere has to leave first.
 /// let keep = HandOffSettings { min_session: Duration::MAX, ..Default::default() };
 /// let settings = ServerSettings { hand_off: keep, ..Default::default() };
+///
+/// // One that loads players who play elsewhere, to show them in a lobby, say, and takes nobody away from there: it waits until
+/// // they have left.
+/// let wait = HandOffSettings { ask: false, ..Default::default() };
+/// let settings = ServerSettings { hand_off: wait, ..Default::default() };
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandOffSettings {
+    /// Whether a load that finds its player on another server asks that server to give them up. Any spawn of a
+    /// [`PersistentPlayer`] does. A load that doesn't ask waits until the player has left there, which it finds out within
+    /// a second, or until the [`load_timeout`](super::ServerSettings::load_timeout). Default: yes.
+    pub ask: bool,
     /// How often to look who wishes for a player of whom. With each hand-off, both servers wait for half of it on average; a
     /// look that finds nothing new costs some microseconds. Default: 10 ms.
     pub poll: Duration,
@@ -52,6 +60,7 @@ pub struct HandOffSettings {
 impl Default for HandOffSettings {
     fn default() -> Self {
         Self {
+            ask: true,
             poll: Duration::from_millis(10),
             min_session: Duration::from_secs(5),
             ask_again: Duration::from_secs(1),
@@ -76,6 +85,7 @@ pub(super) struct HandOffs {
     wished: Vec<Wished>,
     /// What the game has asked for and is not done.
     transfers: Vec<Transfer>,
+    lately: Lately,
 }
 
 /// A player whom the game sends to another server.
@@ -83,6 +93,8 @@ struct Transfer {
     entity: Entity,
     player: PlayerId,
     to: String,
+    /// The session, by its ticket, and how many of its saves have to be answered first; once it was looked at.
+    behind: Option<(u64, u64)>,
 }
 
 /// What a session remembers of wishes for its player.
@@ -91,50 +103,59 @@ pub(super) struct Suitors {
     since: Duration,
     /// When the game may be asked again.
     next: Duration,
-    /// The wishes so far, by the locks that are wished for; not more than are worth a warning.
-    seen: Vec<LockId>,
+    /// How many saves have to be answered before it is.
+    behind: Option<u64>,
 }
 
-/// How many wishes for a player, in one session, are more than somebody who changes servers can account for.
+/// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they are for.
+#[derive(Default)]
+struct Lately(HashMap<PlayerId, (Duration, Vec<LockId>)>);
+
+/// How many wishes for a player within [`LATELY`] are more than somebody who changes servers can account for.
 const MANY_WISHES: usize = 10;
+const LATELY: Duration = Duration::from_secs(10 * 60);
+
+impl Lately {
+    /// Takes a wish down. If it is a new one, it is the so many-th; of too many, not all are told apart.
+    fn note(&mut self, player: PlayerId, lock: LockId, now: Duration) -> Option<usize> {
+        if !self.0.contains_key(&player) {
+            self.0.retain(|_, (since, _)| now.saturating_sub(*since) < LATELY);
+        }
+        let (since, locks) = self.0.entry(player).or_insert_with(|| (now, Vec::new()));
+        if now.saturating_sub(*since) >= LATELY {
+            (*since, *locks) = (now, Vec::new());
+        }
+        if locks.len() == MANY_WISHES || locks.contains(&lock) {
+            return None;
+        }
+        locks.push(lock);
+        Some(locks.len())
+    }
+}
 
 impl Suitors {
     pub(super) const fn new(since: Duration) -> Self {
         Self {
             since,
             next: Duration::ZERO,
-            seen: Vec::new(),
+            behind: None,
         }
     }
 
-    /// Takes a wish down.
-    fn note(&mut self, player: PlayerId, Wished { wish, name }: &Wished) {
-        if self.seen.len() == MANY_WISHES || self.seen.contains(&wish.lock) {
-            return;
-        }
-        self.seen.push(wish.lock);
-        debug!("server `{name}` asks for player {player}");
-        if self.seen.len() == MANY_WISHES {
-            warn!(
-                "player {player} was asked for {MANY_WISHES} times in one session, now by server `{name}`: somebody logs \
-                 in as them over and over"
-            );
-        }
+    fn may_ask(&self, now: Duration, settings: &HandOffSettings) -> bool {
+        now.saturating_sub(self.since) >= settings.min_session && now >= self.next
     }
 
-    /// Whether the game may be asked; if so, not again for a while.
-    fn may_ask(&mut self, now: Duration, settings: &HandOffSettings) -> bool {
-        let is_due = now.saturating_sub(self.since) >= settings.min_session && now >= self.next;
-        if is_due {
-            self.next = now.saturating_add(settings.ask_again);
-        }
-        is_due
+    /// The game is asked now, and not again for a while.
+    fn ask(&mut self, now: Duration, settings: &HandOffSettings) {
+        self.next = now.saturating_add(settings.ask_again);
+        self.behind = None;
     }
 }
 
 /// What has to be done once a player who was handed off is saved and released.
 pub(super) struct Departure {
-    client: Option<ClientId>,
+    client: Option<Connection>,
     /// Where the game has sent them.
     to: Option<String>,
 }
@@ -144,26 +165,41 @@ pub(super) fn apply_wished(world: &mut World, wished: Vec<Wished>) {
     world.resource_mut::<HandOffs>().wished = wished;
 }
 
-/// Answers [`TransferPlayer`].
+/// Takes in a [`TransferPlayer`]. From here on it is answered once, unless the server exits.
 pub(super) fn transfer_on_request(
     request: On<TransferPlayer>,
     server: Res<Server>,
+    spawned: Query<&PersistentPlayer>,
     mut hand_offs: ResMut<HandOffs>,
 ) {
     let TransferPlayer { entity, to } = &*request;
-    let Some(player) = server.players.get(entity).map(Player::id) else {
+    let tracked = || server.players.get(entity).map(Player::id);
+    // One who was spawned in this very update, or is on their way already.
+    let spawned = || spawned.get(*entity).ok().map(|&PersistentPlayer(player)| player);
+    let left = || {
+        let of_entity = |closing: &&Closing| closing.entity == *entity;
+        server
+            .closing
+            .values()
+            .find(of_entity)
+            .map(|closing| closing.player)
+    };
+    let Some(player) = tracked().or_else(spawned).or_else(left) else {
         return debug!("`TransferPlayer` for {entity}, which is no player");
     };
     hand_offs.transfers.push(Transfer {
         entity: *entity,
         player,
         to: to.clone(),
+        behind: None,
     });
 }
 
 /// Lets those go who can go now. Others are looked at again in the next update.
 pub(super) fn hand_off(world: &mut World) {
-    let HandOffs { wished, transfers } = &mut *world.resource_mut::<HandOffs>();
+    let HandOffs {
+        wished, transfers, ..
+    } = &mut *world.resource_mut::<HandOffs>();
     if wished.is_empty() && transfers.is_empty() {
         return;
     }
@@ -176,19 +212,21 @@ pub(super) fn hand_off(world: &mut World) {
     }
 }
 
-fn send_on(world: &mut World, transfer: Transfer) {
+fn send_on(world: &mut World, mut transfer: Transfer) {
     let Transfer { entity, player, .. } = transfer;
-    let is_here = matches!(
-        world.resource::<Server>().players.get(&entity),
-        Some(Player::Live(live)) if live.player == player && !live.session.is_over()
-    );
-    if is_here && is_dealing(world, entity) {
-        return world.resource_mut::<HandOffs>().transfers.push(transfer);
-    }
-    let result = if is_here {
-        save::bring_up_to_date_and_check(world, entity)
-    } else {
-        Err(SaveError::NoSession)
+    let result = match world.resource::<Server>().players.get(&entity) {
+        Some(Player::Live(live)) if live.player == player && !live.session.is_over() => {
+            let (ticket, saves) = *transfer.behind.get_or_insert((live.ticket, live.queued));
+            if live.ticket != ticket {
+                Err(SaveError::NoSession)
+            } else if live.blocked.is_none() && (is_dealing(world, entity) || !live.has_answered(saves)) {
+                return world.resource_mut::<HandOffs>().transfers.push(transfer);
+            } else {
+                // Of one whose data is refused no purchase may ever be finished.
+                save::bring_up_to_date_and_check(world, entity)
+            }
+        }
+        _ => Err(SaveError::NoSession),
     };
     let to = transfer.to;
     match result {
@@ -213,30 +251,28 @@ fn send_on(world: &mut World, transfer: Transfer) {
 fn consider(world: &mut World, wished: &Wished) {
     let now = elapsed(world);
     let (player, name) = (wished.wish.player, &wished.name);
-    let server = &mut *world.resource_mut::<Server>();
-    let Some(&entity) = server.entity_of.get(&player) else {
+    let Some((entity, ticket)) = session_of(world.resource::<Server>(), &wished.wish) else {
         return;
     };
+    note(world, wished, now);
+    if is_dealing(world, entity) {
+        return;
+    }
+    let server = &mut *world.resource_mut::<Server>();
     let settings = server.settings.hand_off;
     let Some(live) = server.live_mut(entity) else {
         return;
     };
-    // It may be about a session that is over already.
-    if live.session.lock() != wished.wish.held || live.session.is_over() {
+    if !live.suitors.may_ask(now, &settings) {
         return;
     }
-    let ticket = live.ticket;
-    live.suitors.note(player, wished);
-    if is_dealing(world, entity) {
+    // A save that is under way may be refused, and then the player stays: what can't be saved would be lost. (One that
+    // observers of the request ask for has nothing that the final save behind it doesn't have.)
+    let saves = *live.suitors.behind.get_or_insert(live.queued);
+    if !live.has_answered(saves) {
         return;
     }
-    let mut server = world.resource_mut::<Server>();
-    if !server
-        .live_mut(entity)
-        .is_some_and(|live| live.suitors.may_ask(now, &settings))
-    {
-        return;
-    }
+    live.suitors.ask(now, &settings);
     let mut request = HandOffRequested::new(entity, player, name.clone());
     world.trigger_ref(&mut request);
     world.flush();
@@ -276,6 +312,34 @@ fn consider(world: &mut World, wished: &Wished) {
     }
 }
 
+/// The session that a wish is about, by its entity and ticket, unless it is over already.
+fn session_of(server: &Server, wish: &Wish) -> Option<(Entity, u64)> {
+    let &entity = server.entity_of.get(&wish.player)?;
+    match server.players.get(&entity) {
+        Some(Player::Live(live)) if live.session.lock() == wish.held && !live.session.is_over() => {
+            Some((entity, live.ticket))
+        }
+        _ => None,
+    }
+}
+
+/// Takes a wish down for the log.
+fn note(world: &mut World, Wished { wish, name }: &Wished, now: Duration) {
+    let player = wish.player;
+    let count = world
+        .resource_mut::<HandOffs>()
+        .lately
+        .note(player, wish.lock, now);
+    match count {
+        None => {}
+        Some(MANY_WISHES) => warn!(
+            "player {player} was asked for {MANY_WISHES} times within {LATELY:?}, now by server `{name}`: somebody logs in as \
+             them over and over"
+        ),
+        Some(_) => debug!("server `{name}` asks for player {player}"),
+    }
+}
+
 /// Whether a trade or a purchase of the player is on its way.
 fn is_dealing(world: &World, entity: Entity) -> bool {
     let server = world.resource::<Server>();
@@ -306,10 +370,10 @@ fn let_go(world: &mut World, entity: Entity, departure: Departure) {
     world.flush();
 }
 
-fn client_of(world: &World, entity: Entity) -> Option<ClientId> {
+fn client_of(world: &World, entity: Entity) -> Option<Connection> {
     world
         .get::<PlayerClient>(entity)
-        .map(|&PlayerClient(client)| client)
+        .map(|&PlayerClient(client)| replication::connection_of(world, client))
 }
 
 fn despawn(world: &mut World, entity: Entity) {
@@ -346,5 +410,37 @@ pub(super) fn conclude(
             result: result.clone(),
         });
         world.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_pulled_back_and_forth_is_noticed_though_each_session_hears_one_wish() {
+        let ada = PlayerId::from_name("ada");
+        let mut lately = Lately::default();
+        let mut count = 0;
+        for n in 0..20 {
+            let (now, lock) = (Duration::from_secs(10 * n), LockId::random());
+            for _ in 0..600 {
+                // It stands for a while.
+                count = lately.note(ada, lock, now).unwrap_or(count);
+            }
+            assert_eq!(count, (n as usize + 1).min(MANY_WISHES), "which is told once");
+        }
+        let later = LATELY + Duration::from_secs(1);
+        assert_eq!(lately.note(ada, LockId::random(), later), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_was_asked_for_long_ago() {
+        let mut lately = Lately::default();
+        for n in 0..100 {
+            let player = PlayerId::from_name(&n.to_string());
+            lately.note(player, LockId::random(), LATELY * n);
+        }
+        assert_eq!(lately.0.len(), 1);
     }
 }

@@ -183,8 +183,14 @@ pub(super) fn apply_closed(world: &mut World, ticket: u64, result: Result<(), Sa
         return;
     };
     save::note(world, player, &result, took);
-    if let Err(error) = &result {
-        error!("player {player} has left, and what changed since the last save is lost: {error}");
+    match &result {
+        Ok(()) => {}
+        Err(error @ SaveError::Unconfirmed) => {
+            error!("player {player} has left, and the final save: {error}");
+        }
+        Err(error) => {
+            error!("player {player} has left, and what changed since the last save is lost: {error}");
+        }
     }
     world.trigger(PlayerSaved {
         entity,

@@ -48,8 +48,10 @@ pub(super) struct LiveSession {
     pub(super) unsaved: bool,
     /// Saves that were queued and not yet answered.
     pub(super) in_flight: u32,
-    /// Whether the entity has a [`SaveBlocked`].
-    pub(super) blocked: bool,
+    /// Saves that were queued so far.
+    pub(super) queued: u64,
+    /// Why the store, as far as is known, refuses the data: what the entity's [`SaveBlocked`] shows.
+    pub(super) blocked: Option<SaveError>,
     /// What is known of the player's receipts.
     pub(super) ledger: Ledger,
     pub(super) trade: TradeState,
@@ -88,13 +90,26 @@ impl LiveSession {
             is_complete: false,
             unsaved: false,
             in_flight: 0,
-            blocked: false,
+            queued: 0,
+            blocked: None,
             ledger: Ledger::default(),
             trade: TradeState::No,
             ending: None,
             suitors: Suitors::new(since),
             departure: None,
         }
+    }
+
+    /// Takes in that what was captured last is on its way.
+    pub(super) fn is_queued(&mut self) {
+        self.unsaved = false;
+        self.in_flight += 1;
+        self.queued += 1;
+    }
+
+    /// Whether the first so many saves of the session have been answered. (They are, in their order.)
+    pub(super) fn has_answered(&self, saves: u64) -> bool {
+        self.queued.saturating_sub(u64::from(self.in_flight)) >= saves
     }
 
     /// What is saved of a player, as of the last capture: the one place that builds it. An award is in the document from
@@ -178,15 +193,15 @@ pub(super) fn bring_up_to_date_and_check(world: &mut World, entity: Entity) -> R
         return Err(SaveError::NoSession);
     };
     let outcome = match (&mut player, world.get_entity(entity)) {
-        (Player::Live(live), Ok(entity)) => capture(&types, live, entity, now, limit),
+        (Player::Live(live), Ok(entity)) => {
+            capture(&types, live, entity, now, limit).map(|()| live.blocked.clone())
+        }
         _ => Err(SaveError::NoSession),
     };
     world.resource_mut::<Server>().players.insert(entity, player);
-    outcome?;
-    match world.get::<SaveBlocked>(entity) {
+    match outcome? {
         None => Ok(()),
-        Some(blocked) => {
-            let reason = blocked.reason().clone();
+        Some(reason) => {
             save(world, entity, Occasion::Autosave);
             Err(reason)
         }
@@ -365,8 +380,7 @@ const MOST_IN_FLIGHT: u32 = 64;
 fn queue(server: &Server, entity: Entity, live: &mut LiveSession) {
     let (player, ticket, reporter) = (live.player, live.ticket, server.reporter.clone());
     let asked = server.runtime.now();
-    live.unsaved = false;
-    live.in_flight += 1;
+    live.is_queued();
     let snapshot = live.snapshot();
     let carried = snapshot.settle.clone();
     live.session.save(snapshot, move |result| {
@@ -404,7 +418,7 @@ pub(super) fn apply(
     answer(world, entity, player, ticket, result.clone(), took);
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
-        Err(SaveError::LockLost) => SessionEnd::LockLost,
+        Err(SaveError::LockLost | SaveError::Unconfirmed) => SessionEnd::LockLost,
         Err(SaveError::Forfeited { .. }) => SessionEnd::CommitRefused,
         _ => return,
     };
@@ -443,9 +457,9 @@ fn block_or_unblock(world: &mut World, entity: Entity, result: &Result<(), SaveE
     };
     if let Some(live) = world.resource_mut::<Server>().live_mut(entity)
         // An older save that lands says nothing about data that no save has yet.
-        && (blocked.is_some() || (live.blocked && !live.unsaved))
+        && (blocked.is_some() || (live.blocked.is_some() && !live.unsaved))
     {
-        live.blocked = blocked.is_some();
+        live.blocked.clone_from(&blocked);
         match (world.get_entity_mut(entity), blocked) {
             (Ok(mut entity), Some(reason)) => drop(entity.insert(SaveBlocked::new(reason))),
             (Ok(mut entity), None) => drop(entity.remove::<SaveBlocked>()),
@@ -502,6 +516,7 @@ impl From<session::SaveError> for SaveError {
     fn from(error: session::SaveError) -> Self {
         match error {
             session::SaveError::LockLost { .. } => Self::LockLost,
+            session::SaveError::Unconfirmed { .. } => Self::Unconfirmed,
             session::SaveError::Unavailable { message, .. } => Self::Unavailable { message },
             session::SaveError::Rejected { message, .. } => Self::Rejected { message },
             session::SaveError::Skipped { .. } => Self::Skipped,

@@ -104,6 +104,7 @@ impl ServerSettings {
             beat: self.beat,
             lease_ttl: self.lease_ttl,
             load_timeout: self.load_timeout,
+            ask: self.hand_off.ask,
             wish_poll: self.hand_off.poll,
             retry: self.retry.clone(),
             compression: self.compression,

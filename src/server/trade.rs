@@ -144,7 +144,7 @@ fn check(server: &Server, entities: [Entity; 2]) -> Result<(), TradeError> {
         if live.session.is_over() {
             return Err(TradeError::NoSession { entity });
         }
-        if live.blocked {
+        if live.blocked.is_some() {
             return Err(TradeError::SaveBlocked { player });
         }
         if live.trade != TradeState::No {
@@ -169,8 +169,7 @@ fn commit(world: &mut World, entities: [Entity; 2]) {
     });
     let snapshots = [&mut a, &mut b].map(|live| {
         live.trade = TradeState::Queued;
-        live.unsaved = false;
-        live.in_flight += 1;
+        live.is_queued();
         live.snapshot()
     });
     let [snapshot_a, snapshot_b] = snapshots;

@@ -3,7 +3,7 @@
 //! The module owns [`Hold`], the one place that builds a [`Write`], and [`Core`], what a session knows about its
 //! record. It promises that a document equal to the last acknowledged one is not written again, that nothing reaches the
 //! store after the lock was lost or a commit that later ones rest on was refused, and that a close gives its lock back
-//! even if its document is refused. Order and slots are the queue's.
+//! even if its document is refused. Order and slots are the queue's; what became of a write that was not answered, [`fate`]'s.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +13,14 @@ use std::sync::{
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{SaveError, Saved, Sessions, queue::Turn, registry::InUse, retry::RetryPolicy, settle};
+use super::{
+    SaveError, Saved, Sessions,
+    fate::{self, Answer, Sending},
+    queue::Turn,
+    registry::InUse,
+    retry::RetryPolicy,
+    settle,
+};
 use crate::{
     document::Document,
     id::PlayerId,
@@ -184,6 +191,16 @@ impl Core {
         }
     }
 
+    /// Takes in that nobody can tell whether a commit has landed, now that a lock is lost.
+    pub(super) fn is_unconfirmed(&self, error: &StoreError) -> SaveError {
+        let player = self.hold.player;
+        if matches!(error, StoreError::LockLost { player: whose } if *whose == player) {
+            warn!("{error}; what was sent last before that may be stored, since its answer was lost");
+            self.known().standing = Standing::Lost;
+        }
+        SaveError::Unconfirmed { player }
+    }
+
     /// A save's slot.
     pub(super) async fn save(
         &self,
@@ -257,26 +274,41 @@ impl Core {
             .map(|document| self.encode(sessions, document))
             .transpose()?;
         let commit = Commit::from(self.hold.write(seq, bytes, settle, then));
-        self.is_sent();
-        let answer = policy
-            .retry(turn, || sessions.inner.store.commit(commit.clone()))
-            .await;
-        match answer {
+        let known = self.is_sent();
+        match Sending::new(sessions, commit, vec![known])
+            .send(policy, turn)
+            .await
+        {
             // A store answers with one version per write.
-            Ok(committed) => Ok(self.is_acknowledged(committed.versions.first().copied(), document)),
-            Err(error) => Err(self.is_refused(error)),
+            Answer::Committed(committed) => {
+                Ok(self.is_acknowledged(committed.versions.first().copied(), document))
+            }
+            Answer::Landed(error) => {
+                if then == Then::Keep {
+                    self.lose(&error);
+                }
+                Ok(self.is_acknowledged(None, document))
+            }
+            Answer::Refused(error) => Err(self.is_refused(error)),
+            Answer::Unknown(error) => Err(self.is_unconfirmed(&error)),
         }
     }
 
-    /// From here on until an acknowledgement, nobody knows what the record holds.
-    pub(super) fn is_sent(&self) {
-        self.known().uncertain = true;
+    /// From here on until an acknowledgement, nobody knows what the record holds. Returns what was known until now.
+    pub(super) fn is_sent(&self) -> fate::Known {
+        let mut known = self.known();
+        let is_all = !std::mem::replace(&mut known.uncertain, true);
+        fate::Known {
+            version: known.version,
+            is_all,
+        }
     }
 
+    /// Takes in that a write is stored. Where the store has not said with which version, it is one more, at least.
     pub(super) fn is_acknowledged(&self, version: Option<u64>, document: Option<Document>) -> Saved {
         let mut known = self.known();
         known.uncertain = false;
-        known.version = version.unwrap_or(known.version);
+        known.version = version.unwrap_or(known.version.saturating_add(1));
         let written = document.is_some();
         if written {
             known.document = document;

@@ -70,10 +70,19 @@ pub enum OpenError {
 #[non_exhaustive]
 pub enum SaveError {
     /// Another server has taken the player over, so the session is over: nothing of it can be saved any more, and what
-    /// was not committed is lost. (A close hears this too when it landed, its reply was lost, and another server loaded
-    /// the player before the close was repeated; then nothing is lost.)
+    /// was not committed, this save included, is lost.
     #[error("player {player} could not be saved: another server has taken the session over")]
     LockLost {
+        /// Whose session.
+        player: PlayerId,
+    },
+    /// Nobody can tell whether this save has landed: its answer was lost, and by the time it was asked for again another server
+    /// had taken the player over, as it may do once a close has landed, and had saved them. The session is over: of
+    /// everything behind this save nothing is stored.
+    #[error(
+        "player {player} may be saved or not: the answer was lost, and another server has gone on with the player since"
+    )]
+    Unconfirmed {
         /// Whose session.
         player: PlayerId,
     },

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, error, info, warn};
 
-use super::{SessionSettings, Sessions, lease::LeaseWatch, queue::catch_panic, settle};
+use super::{SessionSettings, Sessions, lease::LeaseWatch, settle};
 use crate::{
     store::{LapsedLease, Lease, Leases, ServerId, ServerLease, StoreError},
     watched::Watched,
@@ -136,6 +136,11 @@ impl Heartbeat {
 
     pub(super) fn lapsed(&self) -> Vec<LapsedLease> {
         self.lock().watch.lapsed()
+    }
+
+    /// Servers to which nobody should be given up, see [`LeaseWatch::silent`].
+    pub(super) fn silent(&self) -> Vec<ServerId> {
+        self.lock().watch.silent()
     }
 
     /// What our beat was when the lease was last refreshed.
@@ -296,14 +301,13 @@ async fn beat(sessions: &Sessions) {
             lapsed: heartbeat.lapsed(),
             ..heartbeat.lease.clone()
         };
-        let call = inner.settings.retry.attempt(inner.store.lease(lease));
-        catch_panic(call)
-            .await
-            .unwrap_or_else(|panic| Err(StoreError::unavailable(panic)))
+        let call = async { inner.store.lease(lease).await };
+        inner.settings.retry.careful_attempt(call).await
     };
     if matches!(answer, Err(StoreError::NameTaken { .. })) {
         let looked = Instant::now();
-        let leases = inner.settings.retry.attempt(inner.store.leases()).await;
+        let call = async { inner.store.leases().await };
+        let leases = inner.settings.retry.careful_attempt(call).await;
         heartbeat.observe_namesake(looked, leases);
     }
     let reached = answer.is_ok();

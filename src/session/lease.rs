@@ -17,6 +17,9 @@ use crate::store::{LapsedLease, Leases, ServerId};
 /// between reads longer than half the TTL: this process stood still (a hung loop, a suspended machine), and the
 /// holders may have done so with it. With beats at least twice per TTL, an outage of half a TTL leaves every
 /// living server time for one beat before its lease is called lapsed.
+///
+/// All this caution is for taking players over. Who is to be *given* one is held to a stricter standard, see
+/// [`silent`](Self::silent).
 #[derive(Clone, Debug)]
 pub struct LeaseWatch {
     ttl: Duration,
@@ -29,8 +32,11 @@ pub struct LeaseWatch {
 struct Still {
     beat: u64,
     /// When the reply that showed it first had arrived.
-    since: Instant,
+    first: Instant,
+    /// The same, of those since when nothing had to start over.
+    since: Option<Instant>,
     lapsed: bool,
+    silent: bool,
 }
 
 impl LeaseWatch {
@@ -52,7 +58,7 @@ impl LeaseWatch {
         let is_gap = |from: Instant, to: Instant| to.saturating_duration_since(from) > self.longest_gap();
         // Between two reads, or while this one was under way.
         if self.last_read.is_some_and(|last| is_gap(last, asked)) || is_gap(asked, answered) {
-            self.still.clear();
+            self.start_over();
         }
         self.last_read = Some(answered);
         let before = std::mem::take(&mut self.still);
@@ -61,14 +67,21 @@ impl LeaseWatch {
             .iter()
             .map(|lease| {
                 let still = match before.get(&lease.server) {
-                    Some(&still) if still.beat == lease.beat => Still {
-                        lapsed: still.lapsed || asked.saturating_duration_since(still.since) >= self.ttl,
-                        ..still
-                    },
+                    Some(&still) if still.beat == lease.beat => {
+                        let for_ttl = |since| asked.saturating_duration_since(since) >= self.ttl;
+                        Still {
+                            since: still.since.or(Some(answered)),
+                            lapsed: still.lapsed || still.since.is_some_and(for_ttl),
+                            silent: still.silent || for_ttl(still.first),
+                            ..still
+                        }
+                    }
                     _ => Still {
                         beat: lease.beat,
-                        since: answered,
+                        first: answered,
+                        since: Some(answered),
                         lapsed: false,
+                        silent: false,
                     },
                 };
                 (lease.server, still)
@@ -79,7 +92,14 @@ impl LeaseWatch {
     /// Takes in that a read failed: everything starts over.
     pub fn failed(&mut self) {
         self.last_read = None;
-        self.still.clear();
+        self.start_over();
+    }
+
+    fn start_over(&mut self) {
+        for still in self.still.values_mut() {
+            still.since = None;
+            still.lapsed = false;
+        }
     }
 
     /// The leases that had lapsed when they were last read.
@@ -92,6 +112,17 @@ impl LeaseWatch {
                 beat: still.beat,
             })
             .collect()
+    }
+
+    /// The servers whose beat had not moved for a whole TTL when it was last read, whatever may have kept them, or us, from the
+    /// store meanwhile. Each stays among them until its beat moves, or its lease is gone.
+    ///
+    /// It is no proof that they are dead, so nothing may be taken from them; but nobody should be given up to them either: a
+    /// server that lives is out of it with its next beat.
+    #[must_use]
+    pub fn silent(&self) -> Vec<ServerId> {
+        let silent = self.still.iter().filter(|(_, still)| still.silent);
+        silent.map(|(&server, _)| server).collect()
     }
 
     /// Half the TTL, and an eighth of it on top: a beat every half TTL is allowed, and starts with the first tick of the
@@ -213,6 +244,29 @@ mod tests {
         observer.reads(0, 7);
         observer.reads(16, 7);
         assert!(observer.reads(32, 7));
+    }
+
+    #[test]
+    fn a_server_that_was_seen_silent_stays_so_until_its_beat_moves_whatever_happens_to_us() {
+        let mut observer = Observer::new();
+        let silent = |observer: &Observer| !observer.watch.silent().is_empty();
+        observer.reads(0, 7);
+        observer.reads(10, 7);
+        observer.watch.failed();
+        observer.reads(20, 7);
+        assert!(!silent(&observer));
+        assert!(!observer.reads(30, 7), "which proves nothing about its lease");
+        assert!(silent(&observer), "but nobody has heard of it for a TTL");
+        observer.watch.failed();
+        assert!(silent(&observer));
+        observer.reads(3600, 7);
+        assert!(silent(&observer));
+        observer.reads(3610, 8);
+        assert!(!silent(&observer));
+        observer
+            .watch
+            .read(observer.start, observer.start, &Leases::default());
+        assert!(!silent(&observer));
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct SessionSettings {
     /// server with our name. Longer than `lease_ttl` on a store that can't prove a crashed predecessor dead before its lease
     /// has lapsed, as PostgreSQL's can't. Default: 60 s.
     pub name_timeout: Duration,
+    /// Whether a load that meets another server's lock asks that server for the player. One that doesn't waits until the lock is
+    /// free, and looks for that once a second. Default: yes.
+    pub ask: bool,
     /// How often to look who wishes for a player of whom, if that is [asked for](super::Sessions::watch_wishes): with each
     /// hand-off, both servers wait for half of it on average. Default: 10 ms.
     pub wish_poll: Duration,
@@ -40,6 +43,7 @@ impl Default for SessionSettings {
             lease_ttl: Duration::from_secs(30),
             load_timeout: Duration::from_secs(40),
             name_timeout: Duration::from_secs(60),
+            ask: true,
             wish_poll: Duration::from_millis(10),
             retry: RetryPolicy::default(),
             compression: Compression::None,

@@ -158,7 +158,8 @@ fn forget(sessions: &Sessions, lock: LockId, until_beat: u64) {
 pub(super) async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) -> Result<(), StoreError> {
     let inner = &sessions.inner;
     let retry = &inner.settings.retry;
-    let Some(record) = retry.attempt(inner.store.peek(player)).await? else {
+    let peek = async { inner.store.peek(player).await };
+    let Some(record) = retry.careful_attempt(peek).await? else {
         return Ok(());
     };
     if record.lock.is_none_or(|holder| holder.lock != lock) {
@@ -171,7 +172,8 @@ pub(super) async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) ->
         fence: record.fence,
     };
     let write = hold.release(record.last_seq.saturating_add(1));
-    match retry.attempt(inner.store.commit(write.into())).await {
+    let commit = async { inner.store.commit(write.into()).await };
+    match retry.careful_attempt(commit).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => Ok(()),
         Err(error) => Err(error),
     }

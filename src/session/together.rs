@@ -3,18 +3,16 @@
 //! The request takes its place in both players' queues at once, so whatever is asked for later, a close included, waits
 //! behind it; and it is repeated until it landed or was refused. Hence no later save of one player can land without it.
 //! When it is refused, everything that either session would save from then on contains half of a trade: both
-//! end at their last commit.
+//! end at their last commit. So they do when nobody can tell, see [`fate`](super::fate), and then they may have had it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::Arc;
 
 use tracing::{Instrument, info_span};
 
 use super::{
     SaveError, Saved, Session, Sessions, Snapshot,
     commit::Core,
+    fate::{Answer, Sending},
     queue::{Request, Turn},
 };
 use crate::store::{Commit, StoreError, Then};
@@ -59,9 +57,18 @@ pub(super) fn save_together(
 
 /// Whatever either session would save from here on contains half of what was refused.
 fn end_both(cores: &[Arc<Core>; 2], error: SaveError) -> [SaveError; 2] {
-    let message = format!("a commit of two players was refused ({error})");
+    let is_unconfirmed = matches!(error, SaveError::Unconfirmed { .. });
+    let message = if is_unconfirmed {
+        format!("nobody can tell whether a commit of two players has landed ({error})")
+    } else {
+        format!("a commit of two players was refused ({error})")
+    };
     let ends = |core: &Arc<Core>| {
         core.forfeit(&message);
+        if is_unconfirmed {
+            let player = core.hold().player;
+            return SaveError::Unconfirmed { player };
+        }
         // Of whose lock is lost, it says so.
         core.check_standing().err().unwrap_or_else(|| error.clone())
     };
@@ -85,60 +92,36 @@ async fn run(
                 .write(side.seq, Some(document), settle, Then::Keep),
         );
     }
-    let commit = Commit { writes };
-    for side in &sides {
-        side.core.is_sent();
-    }
-    let tries = AtomicU32::new(0);
-    let send = || {
-        tries.fetch_add(1, Ordering::Relaxed);
-        sessions.inner.store.commit(commit.clone())
-    };
+    let known = sides.iter().map(|side| side.core.is_sent()).collect();
+    let mut sending = Sending::new(sessions, Commit { writes }, known);
     let policy = &sessions.settings().retry;
-    let mut answer = policy.retry(turn, send).await;
-    if let Err(error @ StoreError::Unavailable { .. }) = &answer {
+    let mut answer = sending.send(policy, turn).await;
+    if let Answer::Refused(error @ StoreError::Unavailable { .. }) = &answer {
         trouble(SaveError::from_store(sides[0].core.hold().player, error.clone()));
-        answer = policy.unlimited().retry(turn, send).await;
+        answer = sending.send(&policy.unlimited(), turn).await;
     }
     match answer {
-        Ok(committed) => {
+        Answer::Committed(committed) => {
             let mut versions = committed.versions.into_iter();
             Ok(sides.map(|side| {
                 side.core
                     .is_acknowledged(versions.next(), Some(side.snapshot.document))
             }))
         }
-        Err(error) => {
-            let is_lost = matches!(error, StoreError::LockLost { .. });
-            if is_lost && tries.into_inner() > 1 && has_landed(sessions, &sides, turn).await {
-                // Since then somebody has taken one of the two over, and found it there.
-                return Ok(sides.map(|side| {
-                    let saved = side.core.is_acknowledged(None, Some(side.snapshot.document));
-                    side.core.is_refused(error.clone());
-                    saved
-                }));
-            }
-            // Both take in whose lock was lost, if that is it.
+        // Since then somebody has taken one of the two over, and found it there.
+        Answer::Landed(error) => Ok(sides.map(|side| {
+            let saved = side.core.is_acknowledged(None, Some(side.snapshot.document));
+            side.core.is_refused(error.clone());
+            saved
+        })),
+        // Both take in whose lock was lost, if that is it.
+        Answer::Refused(error) => {
             let [first, _] = sides.map(|side| side.core.is_refused(error.clone()));
             Err(first)
         }
-    }
-}
-
-/// Whether an attempt that was not answered came into effect. The record that is still under our lock says so for both;
-/// when both locks are lost, nobody can say.
-async fn has_landed(sessions: &Sessions, sides: &[Side; 2], turn: &mut Turn) -> bool {
-    let policy = sessions.settings().retry.unlimited();
-    for side in sides {
-        let hold = side.core.hold();
-        let record = policy
-            .retry(turn, || sessions.inner.store.peek(hold.player))
-            .await;
-        if let Ok(Some(record)) = record
-            && record.fence == hold.fence
-        {
-            return record.last_seq >= side.seq;
+        Answer::Unknown(error) => {
+            let [first, _] = sides.map(|side| side.core.is_unconfirmed(&error));
+            Err(first)
         }
     }
-    false
 }

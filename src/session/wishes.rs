@@ -2,17 +2,18 @@
 //!
 //! [`Wishing`] is a waiting load's end of it: it leaves the wish, repeats it as long as it has to, is woken when the wish
 //! has come true, and takes it back when the load ends without a session. [`watch`] is the look that a server takes many
-//! times a second, for both ends at once. A lock of ours that nobody answers for is given back when somebody wishes for it. Whether a wish is heeded is left to whoever [`watch`] reports it to.
+//! times a second, for both ends at once. A lock of ours that nobody answers for is given back when somebody wishes for it.
+//! Whether a wish is heeded is left to whoever [`watch`] reports it to.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, task::JoinHandle, time::sleep};
 use tracing::debug;
 
-use super::{Inner, Sessions, heartbeat::LeaseState, queue::Turn, settle};
+use super::{Inner, Sessions, heartbeat::LeaseState, retry::Attempts, settle};
 use crate::{
     chance::random,
     id::PlayerId,
@@ -26,6 +27,18 @@ pub(super) struct WishList(Mutex<BTreeMap<LockId, Arc<Notify>>>);
 impl WishList {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LockId, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> Vec<LockId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Wakes the load whose wish this was, once.
+    fn has_come_true(&self, lock: LockId) {
+        let waiting = self.lock().remove(&lock);
+        if let Some(came_true) = waiting {
+            came_true.notify_one();
+        }
     }
 }
 
@@ -74,32 +87,54 @@ impl<'a> Wishing<'a> {
             Ok(false) => is_first,
             Err(error) => {
                 debug!("a wish could not be left: {error}");
-                // The next refusal tries again.
-                self.told = Some(Wish {
-                    until_beat: 0,
-                    ..wish
-                });
+                self.forget();
                 false
             }
         }
     }
 
     /// Waits until the wish doesn't stand any more.
-    pub(super) async fn came_true(&self) {
+    pub(super) async fn came_true(&mut self) {
         self.came_true.notified().await;
+        // If the lock is in the way still, or again, nobody is told that unless the wish is left anew.
+        self.forget();
     }
 
-    /// Takes the wish back: nobody waits any more.
-    pub(super) async fn withdraw(mut self, turn: &mut Turn) {
+    /// Has the next refusal leave the wish again, though the store may know of it.
+    fn forget(&mut self) {
+        if let Some(told) = &mut self.told {
+            told.until_beat = 0;
+        }
+    }
+
+    /// Takes the wish back: nobody waits any more. It takes its time beside the player's queue, where nobody waits for it: a wish
+    /// names the lock that it is for, so a later one for the same player is another.
+    pub(super) fn withdraw(mut self) {
         if self.told.take().is_none() {
             return;
         }
         let inner = &self.sessions.inner;
-        let withdraw = || inner.store.withdraw(self.player, self.lock);
-        // It ends by itself as well, though not as soon.
-        if let Err(error) = inner.settings.retry.retry(turn, withdraw).await {
-            debug!("a wish could not be taken back: {error}");
-        }
+        let (store, retry) = (Arc::clone(&inner.store), inner.settings.retry.clone());
+        let (sessions, player, lock) = (Arc::downgrade(inner), self.player, self.lock);
+        inner.runtime.spawn(async move {
+            let mut failures = 0;
+            // It ends by itself as well, though not as soon; with the sessions it has ended.
+            while let Err(error) = retry
+                .careful_attempt(async { store.withdraw(player, lock).await })
+                .await
+            {
+                debug!("a wish could not be taken back: {error}");
+                failures += 1;
+                let is_given_up = matches!(retry.attempts, Attempts::Limited(limit) if failures >= limit);
+                if is_given_up || !error.is_worth_a_retry() {
+                    return;
+                }
+                sleep(retry.pause(failures, random())).await;
+                if sessions.strong_count() == 0 {
+                    return;
+                }
+            }
+        });
     }
 }
 
@@ -113,6 +148,7 @@ impl Drop for Wishing<'_> {
 pub(super) async fn watch(sessions: Weak<Inner>, mut seen: impl FnMut(Vec<Wished>) + Send) {
     let mut known = Vec::new();
     let mut failures = 0;
+    let mut nobodys = Nobodys::default();
     loop {
         let Some(pause) = sessions.upgrade().map(|inner| match failures {
             0 => inner.settings.wish_poll,
@@ -124,9 +160,19 @@ pub(super) async fn watch(sessions: Weak<Inner>, mut seen: impl FnMut(Vec<Wished
         let Some(look) = sessions.upgrade().map(|inner| look(&inner)) else {
             return;
         };
-        let for_us = match look.await {
-            Some(for_us) => {
+        let answer = look.await;
+        let Some(inner) = sessions.upgrade() else { return };
+        let for_us = match answer {
+            Some((waiting, Wishes { mut for_us, ours })) => {
                 failures = 0;
+                for lock in waiting {
+                    if ours.binary_search(&lock).is_err() {
+                        inner.wishes.has_come_true(lock);
+                    }
+                }
+                // Nobody can use a player where nobody is.
+                let silent = inner.heartbeat.silent();
+                for_us.retain(|Wished { wish, .. }| !silent.contains(&wish.server));
                 for_us
             }
             // Whoever is not known to wait now is not heeded.
@@ -135,36 +181,19 @@ pub(super) async fn watch(sessions: Weak<Inner>, mut seen: impl FnMut(Vec<Wished
                 Vec::new()
             }
         };
-        give_back_what_is_nobodys(&sessions, &for_us).await;
         if for_us != known {
             known.clone_from(&for_us);
             seen(for_us);
         }
+        nobodys.give_back(inner, &known).await;
     }
 }
 
-/// A lock of ours that no session answers for, because it was granted after it had been given up, is no reason to wait.
-async fn give_back_what_is_nobodys(sessions: &Weak<Inner>, for_us: &[Wished]) {
-    for Wished { wish, .. } in for_us {
-        let Some(inner) = sessions.upgrade() else { return };
-        if !inner.registry.is_in_use(wish.held)
-            && let Err(error) = settle::look(&Sessions { inner }, wish.player, wish.held).await
-        {
-            debug!("a late session lock could not be given back: {error}");
-        }
-    }
-}
-
-/// Takes one look: wakes loads whose wishes don't stand any more, and returns others' wishes, if the store answers. It holds
-/// on to the store alone.
-fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<Vec<Wished>>> + Send + use<> {
+/// Takes one look, if there is anything to look for: who waited when it was taken, and which wishes stand, if the store answers.
+/// It holds on to the store alone.
+fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<(Vec<LockId>, Wishes)>> + Send + use<> {
     // Who joins them during the look may not be seen by it.
-    let waiting: Vec<_> = inner
-        .wishes
-        .lock()
-        .iter()
-        .map(|(&lock, came_true)| (lock, Arc::clone(came_true)))
-        .collect();
+    let waiting = inner.wishes.waiting();
     let has_locks = inner.registry.has_seats() || inner.suspects.has_any();
     let is_of_interest = has_locks || !waiting.is_empty();
     let is_at_work = inner.heartbeat.phase() == LeaseState::Held && is_of_interest;
@@ -173,23 +202,67 @@ fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<Vec<Wished>>> + Send 
         inner.server,
         inner.settings.retry.clone(),
     );
-    let lapsed = inner.heartbeat.lapsed();
     async move {
         if !is_at_work {
-            return Some(Vec::new());
+            return Some((Vec::new(), Wishes::default()));
         }
-        let Wishes { mut for_us, ours } = retry
+        retry
             .careful_attempt(async { store.wishes(server).await })
             .await
             .inspect_err(|error| debug!("could not look for wishes: {error}"))
-            .ok()?;
-        for (lock, came_true) in waiting {
-            if ours.binary_search(&lock).is_err() {
-                came_true.notify_one();
-            }
+            .ok()
+            .map(|wishes| (waiting, wishes))
+    }
+}
+
+/// Gives locks back that no session answers for, because they were granted after they had been given up: they are no reason to
+/// let anybody wait. It happens beside the looks, which it must not hold up.
+#[derive(Default)]
+struct Nobodys {
+    /// Whether the last try has failed.
+    running: Option<JoinHandle<bool>>,
+    failures: u32,
+}
+
+impl Nobodys {
+    async fn give_back(&mut self, inner: Arc<Inner>, for_us: &[Wished]) {
+        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
+            let has_failed = running.await.unwrap_or(true);
+            self.failures = if has_failed { self.failures + 1 } else { 0 };
         }
-        // Nobody can use a player there.
-        for_us.retain(|Wished { wish, .. }| lapsed.iter().all(|lapsed| lapsed.server != wish.server));
-        Some(for_us)
+        if self.running.is_some() {
+            return;
+        }
+        let is_nobodys = |wished: &&Wished| !inner.registry.is_in_use(wished.wish.held);
+        let nobodys: Vec<Wish> = for_us
+            .iter()
+            .filter(is_nobodys)
+            .map(|wished| wished.wish)
+            .collect();
+        if nobodys.is_empty() {
+            return;
+        }
+        let retry = &inner.settings.retry;
+        let pause = match self.failures {
+            0 => None,
+            failures => Some(retry.pause(failures, random())),
+        };
+        let (sessions, runtime) = (Arc::downgrade(&inner), inner.runtime.clone());
+        self.running = Some(runtime.spawn(async move {
+            if let Some(pause) = pause {
+                sleep(pause).await;
+            }
+            let mut has_failed = false;
+            for wish in nobodys {
+                let Some(inner) = sessions.upgrade() else { break };
+                if !inner.registry.is_in_use(wish.held)
+                    && let Err(error) = settle::look(&Sessions { inner }, wish.player, wish.held).await
+                {
+                    debug!("a late session lock could not be given back: {error}");
+                    has_failed = true;
+                }
+            }
+            has_failed
+        }));
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bevy::prelude::*;
-use bevy_player_data::{prelude::*, store::Op};
+use bevy_player_data::{
+    prelude::*,
+    store::{Fault, FaultRates, Op},
+};
 
 use super::{
     scene::{Game, Scene, TICK, prompt},
@@ -306,10 +309,7 @@ fn a_purchase_that_is_on_its_way_is_finished_first() {
         })
         .add_observer(|_: On<HandOffRequested>, mut order: ResMut<Order>| order.0.push("asked"));
     // Two saves fail for good, so the award is in memory for a while, and not durable.
-    scene
-        .a
-        .faults
-        .fail_next(Op::Commit, 12, bevy_player_data::store::Fault::Before);
+    scene.a.faults.fail_next(Op::Commit, 12, Fault::Before);
     let receipt = NewReceipt::new("pi_1".parse().unwrap(), id("ada"), "coins_100".parse().unwrap());
     drop(submit(scene.a.app.world_mut(), receipt));
     scene.until("the award is being saved", |scene| {
@@ -337,10 +337,7 @@ fn a_trade_that_is_on_its_way_is_finished_first() {
         })
         .add_observer(|_: On<HandOffRequested>, mut order: ResMut<Order>| order.0.push("asked"));
     // While the store doesn't answer commits, the trade is on its way.
-    scene
-        .a
-        .faults
-        .fail_next(Op::Commit, 30, bevy_player_data::store::Fault::Before);
+    scene.a.faults.fail_next(Op::Commit, 30, Fault::Before);
     scene.a.app.world_mut().commands().trade(
         [ada, bob],
         |In(trade): In<Trade>, mut coins: Query<&mut Coins>| -> Result {
@@ -420,4 +417,92 @@ fn what_observers_of_the_despawn_change_is_there_for_who_joins_again() {
     give_back_stakes(&mut scene.a.app);
     let again = scene.join_a("ada");
     assert_eq!(scene.a.coins(again), Some(411));
+}
+
+#[test]
+fn a_save_that_is_on_its_way_is_answered_before_the_game_is_asked() {
+    let (mut scene, on_a) = Scene::with_ada(10);
+    scene.a.faults.fail_next(Op::Commit, 1, Fault::Hang);
+    scene.a.app.world_mut().trigger(SavePlayer { entity: on_a });
+    let on_b = scene.b.app.join("ada");
+    scene.run(SECOND);
+    assert!(scene.a.has_session(on_a), "it may be refused yet");
+    assert_eq!(scene.a.asked(), 0);
+    scene.a.faults.resume();
+    scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert_eq!(scene.b.coins(on_b), Some(10));
+}
+
+#[test]
+fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
+    let (mut scene, _) = Scene::with_ada(10);
+    let latency = TICK * 3..=TICK * 3;
+    scene.a.faults.set_rates(FaultRates { latency, ..default() });
+    scene.a.app.add_systems(
+        Update,
+        |players: Query<Entity, With<PlayerSession>>, mut commands: Commands| {
+            for entity in players {
+                commands.trigger(SavePlayer { entity });
+            }
+        },
+    );
+    scene.run(TICK * 10);
+    let on_b = scene.b.app.join("ada");
+    let took = scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert!(took <= 5 * SECOND, "it took {took:?}");
+}
+
+#[test]
+fn a_game_can_not_hide_from_itself_that_data_was_refused() {
+    let small = ServerSettings {
+        document_limit: 1000,
+        ..prompt("a")
+    };
+    let mut scene = Scene::with(small, prompt("b"));
+    let on_a = scene.join_a("ada");
+    scene.a.app.set(on_a, Guild("g".repeat(2000)));
+    scene.a.app.world_mut().trigger(SavePlayer { entity: on_a });
+    scene.until("the save is refused", |scene| {
+        scene.a.app.component::<SaveBlocked>(on_a).is_some()
+    });
+    scene.a.app.set(on_a, Guild("g".to_owned()));
+    scene.a.app.world_mut().entity_mut(on_a).remove::<SaveBlocked>();
+    scene.b.app.join("ada");
+    scene.until("a is asked", |scene| scene.a.asked() == 1);
+    scene.run(TICK * 3);
+    assert!(scene.a.has_session(on_a), "nobody knows whether it would land");
+}
+
+#[test]
+fn a_server_that_does_not_ask_waits_until_the_player_has_left() {
+    let mut waits = prompt("b");
+    waits.hand_off.ask = false;
+    let mut scene = Scene::with(prompt("a"), waits);
+    let on_a = scene.join_a("ada");
+    scene.a.app.set(on_a, Coins(3));
+    let on_b = scene.b.app.join("ada");
+    scene.run(10 * SECOND);
+    assert!(scene.a.has_session(on_a));
+    assert_eq!((scene.a.asked(), scene.b.faults.calls(Op::Wish)), (0, 0));
+    scene.a.app.leave(on_a);
+    let took = scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert!(took <= SECOND + TICK * 6, "it took {took:?}");
+    assert_eq!(scene.b.coins(on_b), Some(3));
+}
+
+#[test]
+fn a_final_save_whose_answer_was_lost_is_saved_though_the_other_server_was_quick() {
+    let mut slow = prompt("a");
+    slow.retry.first = SECOND;
+    slow.retry.max = SECOND;
+    let mut scene = Scene::with(slow, prompt("b"));
+    let on_a = scene.join_a("ada");
+    scene.a.app.set(on_a, Coins(412));
+    scene.a.faults.fail_next(Op::Commit, 1, Fault::After);
+    let on_b = scene.b.app.join("ada");
+    scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert_eq!(scene.a.faults.calls(Op::Commit), 1, "or this tests nothing");
+    assert_eq!(scene.b.coins(on_b), Some(412));
+    scene.run(3 * SECOND);
+    assert_eq!(scene.a.ends(), handed_off("ada"));
 }

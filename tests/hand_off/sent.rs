@@ -222,3 +222,122 @@ fn a_client_that_has_a_player_again_by_then_is_not_disconnected() {
     assert_eq!(scene.a.coins(again), Some(412));
     assert!(scene.a.app.world().resource::<RenetServer>().is_connected(7));
 }
+
+#[test]
+fn somebody_who_uses_the_id_of_a_client_who_has_left_hears_nothing_of_that_one() {
+    let (mut scene, mut client, link, ada) = with_client();
+    scene.a.faults.fail_next(Op::Commit, 60, Fault::Before);
+    scene.a.transfer(ada, "b");
+    scene.until("ada is on her way", |scene| !scene.a.is_here(ada));
+    // Her client hangs up, and another comes, before everything is durable.
+    let mut renet = scene.a.app.world_mut().resource_mut::<RenetServer>();
+    renet.remove_connection(7);
+    step(&mut scene, &mut client, link);
+    let mut other = self::client();
+    let config = ConnectionConfig::default().with_player_data();
+    let link = LocalConnection::open(&mut scene.a.app, &mut other, 7, config);
+    step(&mut scene, &mut other, link);
+    assert!(!scene.is_free("ada"), "or this tests nothing");
+    for _ in 0..200 {
+        step(&mut scene, &mut other, link);
+    }
+    assert!(scene.is_free("ada"));
+    assert_eq!(heard(&other), [""; 0]);
+    assert!(scene.a.app.world().resource::<RenetServer>().is_connected(7));
+}
+
+#[test]
+fn somebody_who_was_spawned_in_the_same_update_is_answered_for() {
+    let mut scene = Scene::new();
+    let ada = scene.a.app.join("ada");
+    scene.a.transfer(ada, "b");
+    scene.run(SECOND);
+    assert_eq!(
+        scene.a.game().transferred,
+        [("b".to_owned(), Err(SaveError::NoSession))]
+    );
+    assert!(scene.a.has_session(ada));
+}
+
+#[test]
+fn somebody_who_is_on_their_way_already_is_answered_for() {
+    let (mut scene, ada) = Scene::with_ada(1);
+    scene.a.faults.fail_next(Op::Commit, 10, Fault::Before);
+    scene.a.transfer(ada, "b");
+    scene.until("ada is on her way", |scene| !scene.a.is_here(ada));
+    scene.a.transfer(ada, "c");
+    scene.run(SECOND);
+    let no_session = ("c".to_owned(), Err(SaveError::NoSession));
+    assert_eq!(scene.a.game().transferred, [no_session, ("b".to_owned(), Ok(()))]);
+}
+
+#[test]
+fn somebody_who_joins_again_on_the_same_entity_is_not_sent_on_by_what_was_asked_before() {
+    let (mut scene, ada) = Scene::with_ada(1);
+    scene.a.faults.fail_next(Op::Commit, 1, Fault::Hang);
+    scene.a.app.world_mut().trigger(SavePlayer { entity: ada });
+    scene.a.transfer(ada, "b");
+    scene.tick();
+    scene
+        .a
+        .app
+        .world_mut()
+        .entity_mut(ada)
+        .remove::<PersistentPlayer>();
+    let player = PersistentPlayer(id("ada"));
+    scene.a.app.world_mut().entity_mut(ada).insert(player);
+    scene.a.faults.resume();
+    scene.until("ada is back", |scene| scene.a.has_session(ada));
+    scene.run(SECOND);
+    assert_eq!(
+        scene.a.game().transferred,
+        [("b".to_owned(), Err(SaveError::NoSession))]
+    );
+    assert!(scene.a.has_session(ada));
+}
+
+#[test]
+fn whose_purchase_can_never_be_finished_is_answered_for_as_well() {
+    let small = ServerSettings {
+        document_limit: 1000,
+        ..prompt("a")
+    };
+    let mut scene = Scene::with(small, prompt("b"));
+    let grant = |In(receipt): In<Receipt>, mut coins: Query<&mut Coins>| -> Result {
+        coins.get_mut(receipt.entity)?.0 += 100;
+        Ok(())
+    };
+    scene.a.app.add_product(Product::new("coins_100", grant));
+    let ada = scene.join_a("ada");
+    scene.a.faults.fail_next(Op::Commit, 1, Fault::Hang);
+    let receipt = NewReceipt::new("pi_1".parse().unwrap(), id("ada"), "coins_100".parse().unwrap());
+    let _waiter = submit(scene.a.app.world_mut(), receipt);
+    scene.until("the award is being saved", |scene| scene.a.faults.hanging() > 0);
+    scene.a.app.set(ada, Guild("g".repeat(2000)));
+    scene.a.app.world_mut().trigger(SavePlayer { entity: ada });
+    scene.until("the save is refused", |scene| {
+        scene.a.app.component::<SaveBlocked>(ada).is_some()
+    });
+    scene.a.transfer(ada, "b");
+    scene.run(SECOND);
+    let [(_, Err(error))] = &scene.a.game().transferred[..] else {
+        panic!("{:?}", scene.a.game().transferred)
+    };
+    assert!(error.is_rejection(), "{error}");
+    assert!(scene.a.has_session(ada));
+}
+
+#[test]
+fn a_save_that_is_on_its_way_is_answered_before_a_player_is_sent_on() {
+    let (mut scene, ada) = Scene::with_ada(10);
+    scene.a.faults.fail_next(Op::Commit, 1, Fault::Hang);
+    scene.a.app.world_mut().trigger(SavePlayer { entity: ada });
+    scene.a.transfer(ada, "b");
+    scene.run(SECOND);
+    assert!(scene.a.has_session(ada), "it may be refused yet");
+    scene.a.faults.resume();
+    scene.until("the game hears of it", |scene| {
+        !scene.a.game().transferred.is_empty()
+    });
+    assert_eq!(scene.a.game().transferred, [("b".to_owned(), Ok(()))]);
+}

@@ -8,11 +8,11 @@ use super::*;
 
 /// What a server has been told of others' wishes, newest last: how many there were each time.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<Vec<Wished>>>>);
+pub(super) struct Seen(Arc<Mutex<Vec<Vec<Wished>>>>);
 
 impl Seen {
     /// Has a server look for wishes from now on.
-    fn by(server: &Server) -> Self {
+    pub(super) fn by(server: &Server) -> Self {
         let seen = Self::default();
         let here = seen.clone();
         server
@@ -25,7 +25,7 @@ impl Seen {
         self.0.lock().unwrap().last().cloned().unwrap_or_default()
     }
 
-    async fn until(&self, count: usize) -> Vec<Wished> {
+    pub(super) async fn until(&self, count: usize) -> Vec<Wished> {
         let seen = async {
             while self.now().len() != count {
                 sleep(SECOND / 1000).await;
@@ -221,4 +221,121 @@ async fn who_has_nobody_and_waits_for_nobody_asks_nothing() {
     sleep(SECOND).await;
     assert!(a.wire.calls(Op::Wishes) > 50);
     assert_eq!(b.wire.calls(Op::Wish), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_of_a_server_that_has_died_stays_unseen_whatever_happens_to_our_own_beat() {
+    let (a, b, seen, _ada) = ada_on_a().await;
+    let (_opening, _load) = open(&b.sessions, "ada");
+    seen.until(1).await;
+    let (beat, lease_ttl) = (a.sessions.settings().beat, a.sessions.settings().lease_ttl);
+    b.crash();
+    // The store fails once in a while, so that a's own view of the leases starts over again and again.
+    for _ in 0..4 {
+        a.wire.script(Op::Lease, [Fault::Fail]);
+        sleep(2 * beat).await;
+    }
+    assert!(8 * beat > 2 * lease_ttl, "or this tests nothing");
+    assert_eq!(seen.now(), []);
+    let news = seen.0.lock().unwrap().len();
+    for fault in [Fault::Fail, Fault::Slow(lease_ttl - SECOND), Fault::Fail] {
+        a.wire.script(Op::Lease, [fault]);
+        sleep(4 * beat).await;
+    }
+    assert_eq!(seen.0.lock().unwrap().len(), news, "{:?}", seen.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_silent_is_heeded_again_when_it_beats() {
+    let (a, b, seen, _ada) = ada_on_a().await;
+    let lease_ttl = a.sessions.settings().lease_ttl;
+    b.wire.script(Op::Lease, [Fault::Fail; 5]);
+    sleep(lease_ttl + SECOND).await;
+    let (_opening, _load) = open(&b.sessions, "ada");
+    seen.until(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejoin_does_not_wait_until_a_wish_is_taken_back() {
+    let (_a, b, seen, ada) = ada_on_a().await;
+    let (opening, load) = open(&b.sessions, "ada");
+    seen.until(1).await;
+    b.wire
+        .script(Op::Withdraw, [Fault::Hang, Fault::Fail, Fault::Hang]);
+    opening.cancel();
+    assert!(load.answer().await.is_err());
+    close(ada, 7).answer().await.expect("the close lands");
+    let start = Instant::now();
+    let mut again = b.join("ada").await;
+    assert!(start.elapsed() <= SECOND / 10, "it took {:?}", start.elapsed());
+    save(&mut again, 8).answer().await.expect("b saves");
+    // However late the old wish is taken back, the new session is left alone.
+    sleep(60 * SECOND).await;
+    save(&mut again, 9).answer().await.expect("b saves");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_whose_wish_has_come_true_is_woken_once_and_not_with_each_look() {
+    let (a, b, seen, ada) = ada_on_a().await;
+    let (_opening, load) = open(&b.sessions, "ada");
+    seen.until(1).await;
+    b.wire.script(Op::Acquire, [Fault::Fail; 1000]);
+    let before = b.wire.calls(Op::Acquire);
+    close(ada, 7).answer().await.expect("the close lands");
+    sleep(5 * SECOND).await;
+    let calls = b.wire.calls(Op::Acquire) - before;
+    assert!(
+        (4..=12).contains(&calls),
+        "{calls} attempts on a store that fails"
+    );
+    b.wire.script(Op::Acquire, []);
+    drop(load.answer().await.expect("the store is back"));
+    drop(a);
+}
+
+/// A lock that was granted to server a so late that nobody there answers for it.
+async fn late_lock_on_a() -> (Server, Server, Seen) {
+    let (a, b) = two_servers().await;
+    let seen = Seen::by(&a);
+    Seen::by(&b);
+    a.wire.script(Op::Acquire, [Fault::Late(SECOND)]);
+    let (opening, load) = open(&a.sessions, "ada");
+    sleep(SECOND / 20).await;
+    opening.cancel();
+    assert!(load.answer().await.is_err());
+    while a.wire.landed_late() == 0 {
+        sleep(SECOND / 50).await;
+    }
+    assert!(!a.is_free("ada").await, "or this tests nothing");
+    (a, b, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_on_a_late_lock_ends_no_watch() {
+    let (a, b, _seen) = late_lock_on_a().await;
+    a.wire.script(Op::Other, [Fault::Panic]);
+    let start = Instant::now();
+    drop(b.join("ada").await);
+    assert!(start.elapsed() <= SECOND, "it took {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_lock_that_can_not_be_given_back_holds_nobody_up_and_is_not_asked_for_all_the_time() {
+    let (a, b, seen) = late_lock_on_a().await;
+    let bob = a.join("bob").await;
+    let (_for_ada, on_ada) = open(&b.sessions, "ada");
+    a.wire.script(Op::Other, [Fault::Hang, Fault::Hang]);
+    let (_for_bob, _on_bob) = open(&b.sessions, "bob");
+    let start = Instant::now();
+    seen.until(2).await;
+    assert!(start.elapsed() <= SECOND, "it took {:?}", start.elapsed());
+    drop(bob);
+
+    a.wire.script(Op::Other, [Fault::Fail; 1000]);
+    let before = a.wire.calls(Op::Other);
+    sleep(30 * SECOND).await;
+    let calls = a.wire.calls(Op::Other) - before;
+    assert!((3..=40).contains(&calls), "{calls} looks at a store that fails");
+    a.wire.script(Op::Other, []);
+    drop(on_ada.answer().await.expect("the lock is given back"));
 }

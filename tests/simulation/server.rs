@@ -202,6 +202,7 @@ fn settings(make: &Make) -> ServerSettings {
             poll: TICK / 2,
             min_session: Duration::from_millis(150),
             ask_again: Duration::from_millis(200),
+            ..default()
         },
         purchases: PurchaseSettings {
             poll: Duration::from_millis(150),

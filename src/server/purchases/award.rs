@@ -63,7 +63,7 @@ impl Case<'_> {
     /// Nothing new may rest on data that the store refuses.
     fn is_sound(&self, world: &mut World) -> bool {
         let live = world.resource_mut::<Server>().into_inner().live_mut(self.entity);
-        live.is_some_and(|live| !live.blocked && !live.session.is_over())
+        live.is_some_and(|live| live.blocked.is_none() && !live.session.is_over())
     }
 
     fn grant(&self, world: &mut World) -> Award {

@@ -43,9 +43,15 @@ pub(super) async fn run(sessions: &Sessions, load: &Arc<Load>, turn: &mut Turn) 
         return;
     }
     let in_use = InUse::mark(sessions, load.lock);
-    match acquire(sessions, load, turn).await {
-        Ok(acquired) => finish(sessions, load, turn, acquired, in_use).await,
+    let mut wishing = Wishing::new(sessions, load.player, load.lock);
+    let acquired = acquire(sessions, load, &mut wishing, turn).await;
+    match acquired {
+        Ok(acquired) => {
+            drop(wishing);
+            finish(sessions, load, turn, acquired, in_use).await;
+        }
         Err(no_lock) => {
+            wishing.withdraw();
             if let NoLock::Failed(error) = no_lock {
                 load.abandon(OpenError::from_store(load.player, error));
             }
@@ -87,16 +93,7 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
 
 /// Asks for the lock until it is granted, the load has been answered, or asking again is of no use; and has whoever has the
 /// player told so meanwhile.
-async fn acquire(sessions: &Sessions, load: &Load, turn: &mut Turn) -> Result<Acquired, NoLock> {
-    let mut wishing = Wishing::new(sessions, load.player, load.lock);
-    let acquired = acquire_wishing(sessions, load, &mut wishing, turn).await;
-    if acquired.is_err() {
-        wishing.withdraw(turn).await;
-    }
-    acquired
-}
-
-async fn acquire_wishing(
+async fn acquire(
     sessions: &Sessions,
     load: &Load,
     wishing: &mut Wishing<'_>,
@@ -129,7 +126,7 @@ async fn acquire_wishing(
                 orphan = ours.then_some(holder.lock);
                 refusals += 1;
                 failures = 0;
-                in_the_way = (holder.server != inner.server).then_some(holder.lock);
+                in_the_way = (inner.settings.ask && holder.server != inner.server).then_some(holder.lock);
                 if orphan.is_some() && orphan != known {
                     Duration::ZERO
                 } else {
