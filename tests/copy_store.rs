@@ -294,6 +294,104 @@ async fn what_has_gone_on_in_the_target_is_never_overwritten() {
 }
 
 #[tokio::test]
+async fn what_has_become_of_a_receipt_in_the_target_is_never_undone() {
+    for to in kinds() {
+        let (old, new) = (empty(MEMORY).store, empty(to));
+        let new = &new.store;
+        fill(&old).await;
+        copy(&old, new).await.unwrap();
+        new.enqueue(receipt("granted", ADA), Notice::Refund)
+            .await
+            .unwrap();
+        let server = Server::start(Arc::clone(new), "new").await;
+        let mut session = server.session(ADA).await;
+        let settle = Write {
+            settle: vec![Settlement {
+                purchase: "pending".parse().unwrap(),
+                outcome: Outcome::Granted,
+            }],
+            ..session.write("hat")
+        };
+        new.commit(settle.into()).await.unwrap();
+        session.release().await.unwrap();
+        // Also without any player that was played on.
+        assert!(new.erase(ADA.slot(1)).await.unwrap());
+        let before = everything(new).await;
+        let stored = old.all_receipts(None, usize::MAX).await.unwrap();
+        for id in ["granted", "pending", "newest"] {
+            let of_it = stored.iter().filter(|receipt| receipt.purchase.as_str() == id);
+            let rows = Import {
+                records: Vec::new(),
+                receipts: of_it.cloned().collect(),
+            };
+            let error = new.import(rows).await.unwrap_err();
+            assert!(
+                matches!(error, StoreError::Rejected { .. }),
+                "`{id}`, to {to}: {error}"
+            );
+            assert!(
+                error.to_string().contains("gone on here"),
+                "`{id}`, to {to}: {error}"
+            );
+        }
+        assert_eq!(everything(new).await, before, "to {to}");
+    }
+}
+
+#[tokio::test]
+async fn who_was_erased_in_the_source_since_is_named_and_nobody_is_erased_by_a_copy() {
+    for to in kinds() {
+        let (old, new) = (empty(MEMORY).store, empty(to));
+        let new = &new.store;
+        fill(&old).await;
+        copy(&old, new).await.unwrap();
+        // In the middle, at the end, and one with a receipt.
+        let last = old.list(None, usize::MAX).await.unwrap().pop().unwrap();
+        let mut gone = vec![ADA.slot(1), ADA.slot(200), last];
+        gone.sort_unstable();
+        for player in &gone {
+            assert!(old.erase(*player).await.unwrap());
+        }
+        for &player in &gone {
+            let error = copy(&old, new).await.unwrap_err();
+            assert_eq!(error, CopyError::OnlyInCopy { player }, "to {to}");
+            assert!(
+                error.to_string().contains(&player.to_string()),
+                "to {to}: {error}"
+            );
+            assert!(
+                new.erase(player).await.unwrap(),
+                "to {to}: it is left to the operator"
+            );
+        }
+        copy(&old, new).await.unwrap();
+        assert_eq!(everything(&old).await, everything(new).await, "to {to}");
+    }
+}
+
+#[tokio::test]
+async fn two_copies_at_once_leave_what_one_does() {
+    for to in kinds() {
+        let (old, new) = (empty(MEMORY).store, empty(to));
+        let new = &new.store;
+        fill(&old).await;
+        for ended in <[_; 2]>::from(tokio::join!(copy(&old, new), copy(&old, new))) {
+            let is_to_be_repeated = matches!(
+                ended,
+                Ok(_)
+                    | Err(CopyError::Store {
+                        error: StoreError::Unavailable { .. },
+                        ..
+                    })
+            );
+            assert!(is_to_be_repeated, "to {to}: {ended:?}");
+        }
+        copy(&old, new).await.unwrap();
+        assert_eq!(everything(&old).await, everything(new).await, "to {to}");
+    }
+}
+
+#[tokio::test]
 async fn a_target_with_receipts_of_its_own_is_refused() {
     for to in kinds() {
         let (old, new) = (empty(MEMORY).store, empty(to));

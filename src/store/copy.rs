@@ -59,6 +59,16 @@ pub enum CopyError {
         /// What differs.
         what: String,
     },
+    /// A player is in the target and not in the source: erased there after an earlier copy, or new here. A copy erases
+    /// nobody.
+    #[error(
+        "player {player} is only in the copy, and not in the store that is copied from: if they were erased there since, \
+         erase them in the copy as well, and copy again"
+    )]
+    OnlyInCopy {
+        /// Who.
+        player: PlayerId,
+    },
     /// A store did not do what it was asked.
     #[error("{side}: {error}")]
     Store {
@@ -104,7 +114,11 @@ impl CopySide {
 /// Locks and leases are not copied: in the target everybody is free. Fences and versions go on from where they were, so
 /// that a session of the old store can never write to the new one. A copy that was interrupted can be started again: what
 /// is there already is left as it is, and what has changed in the source since is brought up to date. A player who has
-/// been played on in the target since is never overwritten.
+/// been played on in the target alone since is never overwritten, and no refund, erasure or settlement of a receipt there
+/// is undone. One who has been played on in both can't be told apart: let nobody play in the target before the last copy.
+///
+/// A copy erases nobody. Erase a player who was copied already in both stores: one who is erased in the source alone is found
+/// out ([`CopyError::OnlyInCopy`]), and one who is erased in the target alone comes back with the next copy.
 ///
 /// `progress` is called after each page.
 ///
@@ -214,16 +228,8 @@ async fn verify_players(
     loop {
         let expected = from.list(after, PAGE).await.map_err(CopySide::Source.failed())?;
         let copied = to.list(after, PAGE).await.map_err(CopySide::Target.failed())?;
-        if expected != copied {
-            let other = expected.iter().zip(&copied).find(|(one, other)| one != other);
-            let at = other
-                .map(|(one, other)| one.min(other))
-                .or(expected.last())
-                .or(copied.last());
-            let what = at.map_or_else(String::new, |player| format!(" from player {player} on"));
-            return Err(CopyError::Differs {
-                what: format!("who is there{what}"),
-            });
+        if let Some(error) = find_difference(&expected, &copied) {
+            return Err(error);
         }
         let Some(&last) = expected.last() else {
             return Ok(());
@@ -241,6 +247,19 @@ async fn verify_players(
         }
         progress(*done);
     }
+}
+
+/// The first player of two pages, each ascending, who is in one of them alone.
+fn find_difference(expected: &[PlayerId], copied: &[PlayerId]) -> Option<CopyError> {
+    let longest = expected.len().max(copied.len());
+    let mut pairs = (0..longest).map(|place| (expected.get(place), copied.get(place)));
+    let (one, other) = pairs.find(|(one, other)| one != other)?;
+    Some(match (one, other) {
+        (one, Some(&player)) if one.is_none_or(|one| *one > player) => CopyError::OnlyInCopy { player },
+        _ => CopyError::Differs {
+            what: one.map_or_else(String::new, |player| format!("player {player}")),
+        },
+    })
 }
 
 async fn verify_receipts(

@@ -57,6 +57,9 @@ const ATTEMPTS: usize = 8;
 ///   finds them as well.
 /// - **Names.** No lock of an operating system proves a crashed server dead: a restart under its name waits until its
 ///   lease has lapsed.
+/// - **Logs.** None of this crate's lines has a document, a payload or a password in it. The driver's have: at the level
+///   `debug`, `tokio_postgres` logs the parameters of each statement. Keep that target at `info` or above, whatever the
+///   others are at.
 /// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on `CockroachDB` and `YugabyteDB`
 ///   as well. Both are untested. A connection pooler in between has to be in session mode.
 ///

@@ -211,6 +211,59 @@ async fn a_transaction_that_meets_others_for_ever_is_unavailable() {
 }
 
 #[tokio::test]
+async fn a_limit_of_the_whole_database_refuses_no_save_for_good() {
+    // Transaction ids that run out or a queue that is full, the disk, the memory.
+    for code in ["54000", "53100", "53200"] {
+        let url = shared().new_schema();
+        let (_server, mut sessions) = crowd(&url, 2).await;
+        let admin = stranger(&url).await;
+        refuse(&admin, "players", 1_000_000, code).await;
+        let writes: Vec<Write> = sessions
+            .iter_mut()
+            .map(|session| session.write("final"))
+            .collect();
+        let store = Arc::clone(sessions[0].store.as_ref().unwrap());
+        let (one, other) = tokio::join!(
+            store.commit(writes[0].clone().into()),
+            store.commit(writes[1].clone().into())
+        );
+        assert_unavailable(one);
+        assert_unavailable(other);
+        admin
+            .batch_execute("DROP TRIGGER refuse ON players")
+            .await
+            .unwrap();
+        for write in writes {
+            assert_eq!(
+                store.commit(write.into()).await.unwrap().versions,
+                [1],
+                "after {code}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_drops_no_save() {
+    for code in ["XX001", "XX002"] {
+        let url = shared().new_schema();
+        let (server, mut sessions) = crowd(&url, 1).await;
+        let admin = stranger(&url).await;
+        refuse(&admin, "players", 1_000_000, code).await;
+        let write = sessions[0].write("final");
+        let refused = assert_unavailable(server.store.commit(write.clone().into()).await);
+        assert_mentions(&refused, &["damaged", "backup"]);
+        let load = server.acquire(BOB).await.unwrap_err();
+        assert!(matches!(load, StoreError::Corrupt { .. }), "{load}");
+        admin
+            .batch_execute("DROP TRIGGER refuse ON players")
+            .await
+            .unwrap();
+        assert_eq!(server.store.commit(write.into()).await.unwrap().versions, [1]);
+    }
+}
+
+#[tokio::test]
 async fn writes_that_vanish_below_us_are_not_acknowledged() {
     let url = shared().new_schema();
     let (_server, mut sessions) = crowd(&url, 1).await;

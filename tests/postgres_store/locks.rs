@@ -4,46 +4,6 @@ use bevy_player_data::store::{NewReceipt, Notice};
 
 use super::*;
 
-/// Makes every change of a table take a moment.
-async fn slow_down(admin: &tokio_postgres::Client, table: &str) {
-    let script = format!(
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             PERFORM pg_sleep(0.5);
-             RETURN NULL;
-         END $$;
-         CREATE TRIGGER slowly AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION slowly()"
-    );
-    admin.batch_execute(&script).await.unwrap();
-}
-
-#[tokio::test]
-async fn who_has_seen_a_beat_has_seen_every_lock_that_was_granted_before_it() {
-    let url = shared().new_schema();
-    let server = Arc::new(Server::start(connect(&url), "a").await);
-    let admin = stranger(&url).await;
-    slow_down(&admin, "players").await;
-    let granted = {
-        let server = Arc::clone(&server);
-        tokio::spawn(async move {
-            let request = bevy_player_data::store::Acquire {
-                until_beat: 1,
-                ..server.request(ADA)
-            };
-            server.store.acquire(request).await
-        })
-    };
-    let is_sleeping = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'
-        AND application_name = 'bevy_player_data')";
-    wait_until(&admin, is_sleeping).await;
-    server.beat().await.unwrap();
-    let record = server.store.peek(ADA).await.unwrap();
-    assert!(
-        record.is_some_and(|record| record.lock.is_some()),
-        "a lock that was good until beat 1 became visible after beat 2"
-    );
-    granted.await.unwrap().unwrap();
-}
-
 #[tokio::test]
 async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
     const EACH: u32 = 150;
@@ -98,31 +58,6 @@ async fn no_arrival_is_passed_over_however_many_hand_receipts_in() {
         4 * EACH as usize,
         "some receipts arrived behind the poller's back"
     );
-}
-
-#[tokio::test]
-async fn who_listens_gets_a_hint_when_a_receipt_arrives() {
-    // Of its own: whoever uses the same database gives the same hints.
-    let cluster = Cluster::start(&["fsync=off"]);
-    let url = cluster.new_schema();
-    let (sender, listener) = (connect(&url), connect(&url));
-    let is_listening = "SELECT count(*) > 1 FROM pg_stat_activity WHERE query = 'SELECT 1'
-        AND application_name = 'bevy_player_data'";
-    wait_until(&stranger(&url).await, is_listening).await;
-    // One that has just connected has heard a hint about what it may have missed.
-    while sender.hints() == 0 || listener.hints() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let (before, own) = (listener.hints(), sender.hints());
-    let receipt = NewReceipt::new("p1".parse().unwrap(), ADA, "hat".parse().unwrap());
-    sender.enqueue(receipt, Notice::Paid).await.unwrap();
-    for _ in 0..1000 {
-        if listener.hints() > before {
-            return assert_eq!(sender.hints(), own, "what one hands in oneself is no news");
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("nobody was told");
 }
 
 #[tokio::test]

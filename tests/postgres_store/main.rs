@@ -11,13 +11,17 @@ mod proxy;
 #[path = "../support/store.rs"]
 mod support;
 
+mod beats;
 mod connections;
 mod groups;
+mod hints;
 mod locks;
 mod names;
 mod outcomes;
+mod races;
 mod refusals;
 mod schema;
+mod sizes;
 mod standby;
 mod tls;
 
@@ -77,6 +81,13 @@ async fn wait_until(client: &tokio_postgres::Client, query: &str) {
 const SOMEBODY_WAITS: &str = "SELECT EXISTS (
     SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE NOT granted AND application_name = 'bevy_player_data'
+        AND pid IN (SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                    WHERE c.relnamespace = current_schema()::regnamespace))";
+
+/// Whether somebody waits for the lock of a row in this test's schema.
+const SOMEBODY_WAITS_FOR_A_ROW: &str = "SELECT EXISTS (
+    SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE NOT granted AND locktype IN ('transactionid', 'tuple') AND application_name = 'bevy_player_data'
         AND pid IN (SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
                     WHERE c.relnamespace = current_schema()::regnamespace))";
 

@@ -103,6 +103,18 @@ fn everything_that_can_be_wrong_at_the_start_is_said_in_one_sentence() {
     );
 }
 
+#[test]
+fn a_database_that_cannot_hold_every_text_is_refused() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        shared().tell(&format!(
+            "CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        ));
+        let url = format!("postgres://postgres@127.0.0.1:{}/{name}", shared().port);
+        assert_rejected(refusal(&url), &["the encoding", encoding, "`UTF8`", "template0"]);
+    }
+}
+
 #[tokio::test]
 async fn a_right_that_is_lost_on_the_way_is_missed_until_it_is_granted_again() {
     let cluster = with_passwords();

@@ -96,17 +96,17 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn another_applications_tables_are_refused_and_left_alone() {
-    let url = shared().new_schema();
-    let admin = stranger(&url).await;
-    admin
-        .batch_execute("CREATE TABLE players (name text)")
-        .await
-        .unwrap();
-    let refused = PostgresStore::connect_with(&url, settings()).unwrap_err();
-    assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
-    assert_mentions(&refused, &["`players`", "of its own"]);
-    let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()";
-    assert_eq!(number(&admin, tables).await, 1);
+    for table in ["players", "servers", "receipts", "counters", "wishes"] {
+        let url = shared().new_schema();
+        let admin = stranger(&url).await;
+        let script = format!("CREATE TABLE {table} (name text)");
+        admin.batch_execute(&script).await.unwrap();
+        let refused = PostgresStore::connect_with(&url, settings()).unwrap_err();
+        assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
+        assert_mentions(&refused, &[&format!("`{table}`"), "of its own"]);
+        let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()";
+        assert_eq!(number(&admin, tables).await, 1);
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,30 @@ async fn a_commit_that_was_cut_short_before_the_standby_had_it_is_not_acknowledg
 }
 
 #[tokio::test]
+async fn a_beat_that_was_cut_short_before_the_standby_had_it_is_not_acknowledged() {
+    let cluster = Cluster::start(&["fsync=off"]);
+    let server = Arc::new(Server::start(connect(&cluster.new_schema()), "a").await);
+    let admin = stranger(&cluster.url("public")).await;
+    cluster.tell("ALTER SYSTEM SET synchronous_standby_names = 'missing'");
+    cluster.tell("SELECT pg_reload_conf()");
+    wait_until(
+        &admin,
+        "SELECT current_setting('synchronous_standby_names') = 'missing'",
+    )
+    .await;
+    let beat = {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move { server.beat().await })
+    };
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')";
+    wait_until(&admin, waits).await;
+    let cancel = "SELECT bool_or(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    admin.query_one(cancel, &[]).await.unwrap();
+    let refused = assert_unavailable(beat.await.unwrap());
+    assert_mentions(&refused, &["cut short", "standby"]);
+}
+
+#[tokio::test]
 async fn what_a_role_sets_makes_no_commit_less_durable_and_cuts_none_short() {
     let cluster = Cluster::start(&["fsync=off"]);
     let url = cluster.new_schema();

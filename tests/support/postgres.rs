@@ -241,6 +241,8 @@ impl Cluster {
             ])
             .args(["-p", &self.port.to_string(), "-c", statement])
             .env("PGCONNECT_TIMEOUT", "5")
+            // Whatever a test has set for the role.
+            .env("PGOPTIONS", "-c statement_timeout=0")
             .output()
             .expect("psql");
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -22,6 +22,8 @@ pub(crate) enum Mode {
     IsCut,
     /// The next answer to a `COMMIT` is lost, and its connection with it. Then it carries again.
     LosesACommit,
+    /// A `LISTEN` arrives as something that nobody understands.
+    GarblesListening,
     /// The connection that next carries this many bytes to the server is cut there. Then it carries again.
     IsCutAfter(usize),
 }
@@ -84,7 +86,7 @@ impl Proxy {
         *self.cable.mode()
     }
 
-    /// How many connections were cut on purpose, at one of their bytes.
+    /// How often something was lost, cut or garbled on purpose, at one of its bytes.
     pub(crate) fn losses(&self) -> usize {
         self.cable.losses.load(Ordering::SeqCst)
     }
@@ -138,6 +140,13 @@ impl Cable {
         let mut carried = 0;
         let carried_at = self.frozen.load(Ordering::SeqCst) + 1;
         while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if is_request && *self.mode() == Mode::GarblesListening {
+                let statement = bytes[..count].windows(7).position(|part| part == b"LISTEN ");
+                if let Some(statement) = statement {
+                    bytes[statement] = b'G';
+                    self.losses.fetch_add(1, Ordering::SeqCst);
+                }
+            }
             let mut piece = &bytes[..count];
             while *self.mode() == Mode::Hangs && !self.over.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));

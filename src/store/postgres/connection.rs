@@ -5,6 +5,7 @@
 //! one that succeeded.
 
 use std::{
+    future::Future,
     ops::Deref,
     sync::{
         Arc,
@@ -18,7 +19,7 @@ use deadpool::{
     managed::{Object, Pool, PoolError, QueueMode, TimeoutType},
 };
 use deadpool_postgres::ClientWrapper;
-use tokio::time::timeout;
+use tokio::{sync::RwLock, time::timeout};
 
 use super::{
     super::{BoxFuture, StoreError},
@@ -33,6 +34,10 @@ pub(super) struct Connection {
     pub(super) client: ClientWrapper,
     /// Whether the server has warned that it didn't wait for a standby.
     pub(super) warned: Arc<AtomicBool>,
+    /// Shared by who grants locks, and had alone by who changes our row in `servers`. The database lets a shared lock on a
+    /// row pass by an exclusive one that waits, so that the stream of them which a busy server is would keep its own beat
+    /// waiting for good.
+    pub(super) turns: Arc<RwLock<()>>,
     pub(super) hints: Membership,
 }
 
@@ -57,17 +62,28 @@ impl Connection {
     /// rolls back, and it is that statement which says so.
     ///
     /// # Errors
+    /// Those of [`durably`](Self::durably).
+    pub(super) async fn commit(&self) -> Result<(), Failure> {
+        self.durably(self.client.batch_execute("COMMIT")).await
+    }
+
+    /// Runs a statement that commits.
+    ///
+    /// # Errors
     /// [`Failure::Unknown`] also when there was a warning. A commit that waits for a synchronous standby and is cancelled
     /// is durable here, may be nowhere else, and is reported as a success with a warning.
-    pub(super) async fn commit(&self) -> Result<(), Failure> {
+    pub(super) async fn durably<T>(
+        &self,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    ) -> Result<T, Failure> {
         self.warned.store(false, Ordering::SeqCst);
-        self.client.batch_execute("COMMIT").await?;
+        let done = statement.await?;
         if self.warned.load(Ordering::SeqCst) {
             return Err(Failure::Unknown(
                 "the commit was cut short while it waited for a synchronous standby".to_owned(),
             ));
         }
-        Ok(())
+        Ok(done)
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn run(connection: &Connection, player: PlayerId) -> Result<Vec
     if let Some(row) = &found {
         let held = row.lock_state(0, format_args!("player {player}"))?.held;
         let server = held.map_or(Uuid::nil(), |held| id(held.server.into_bytes()));
-        let lease = "SELECT boot_id, name, beat FROM servers WHERE boot_id = $1 FOR SHARE";
+        let lease = "SELECT boot_id, name, beat FROM servers WHERE boot_id = $1";
         let lease = connection.query_opt(lease, &[&server]).await?;
         let name = lease
             .map(|row| row.server_lease())

@@ -62,9 +62,12 @@ impl Failure {
             _ => return Consequence::Everybody,
         };
         match error.code() {
-            Some(&(SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED)) => {
-                Consequence::RunAgain
-            }
+            Some(
+                &(SqlState::T_R_SERIALIZATION_FAILURE
+                | SqlState::T_R_DEADLOCK_DETECTED
+                // A lease that has changed since it was judged, as `write_back` says it.
+                | SqlState::INVALID_ARGUMENT_FOR_LOG),
+            ) => Consequence::RunAgain,
             Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || is_about_the_data(code) => {
                 Consequence::OneByOne
             }
@@ -126,6 +129,9 @@ fn explain(error: &Error, target: &Target) -> StoreError {
         SqlState::DIVISION_BY_ZERO => StoreError::unavailable(format_args!(
             "a statement on {target} changed another number of rows than it had locked: look for triggers, rules or \
              row-level security on the tables, and remove them"
+        )),
+        SqlState::INVALID_ARGUMENT_FOR_LOG => StoreError::unavailable(format_args!(
+            "a server's lease on {target} changed each time that a lock was about to be granted on it"
         )),
         SqlState::LOCK_NOT_AVAILABLE => StoreError::unavailable(format_args!(
             "somebody else holds a lock on a row of {target}; if they keep it, look for them in `pg_locks` and end \

@@ -6,9 +6,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     connection::{Connection, Connections},
@@ -17,6 +18,10 @@ use super::{
 
 /// The channel on which the database says that something has arrived.
 const CHANNEL: &str = "bevy_player_data";
+
+/// How long after its end listening begins again, at first and after many failures.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the database tells whoever listens.
 #[derive(Default)]
@@ -83,24 +88,50 @@ impl Connections {
 
     /// Listens for hints, for good, on a connection of its own.
     pub(super) async fn listen(&self) {
-        let manager = self.pool.manager();
-        let listen = format!("LISTEN {CHANNEL}");
+        let mut pause = SHORTEST_PAUSE;
         loop {
-            if let Ok(Ok(connection)) = timeout(self.timeout, manager.open()).await {
-                match timeout(self.timeout, connection.batch_execute(&listen)).await {
-                    Ok(Ok(())) => manager.hints.are_known.store(true, Ordering::Relaxed),
-                    Ok(Err(error)) if error.code().is_some() => {
-                        return tracing::debug!("the database has no hints to give: {error}");
-                    }
-                    _ => {}
-                }
-                // What was missed meanwhile.
-                manager.hints.heard.fetch_add(1, Ordering::Relaxed);
-                while let Ok(Ok(())) = timeout(self.timeout, connection.batch_execute("SELECT 1")).await {
-                    sleep(self.timeout * 4).await;
-                }
+            if self.listen_once().await {
+                pause = SHORTEST_PAUSE;
             }
-            sleep(self.timeout).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Listens until the connection ends. Whether it has.
+    async fn listen_once(&self) -> bool {
+        let manager = self.pool.manager();
+        let Ok(Ok(connection)) = timeout(self.timeout, manager.open()).await else {
+            return false;
+        };
+        match timeout(
+            self.timeout,
+            connection.batch_execute(&format!("LISTEN {CHANNEL}")),
+        )
+        .await
+        {
+            Ok(Ok(())) => manager.hints.are_known.store(true, Ordering::Relaxed),
+            // A database that knows no hints is asked now and then all the same: it may be another one by now.
+            Ok(Err(error)) => {
+                tracing::debug!("the database gives no hints now: {error}");
+                return false;
+            }
+            Err(_) => return false,
+        }
+        // What was missed meanwhile.
+        manager.hints.heard.fetch_add(1, Ordering::Relaxed);
+        let mut asked = Instant::now();
+        // An end is seen at once, and a silence that is one by asking.
+        while !connection.is_closed() {
+            sleep(SHORTEST_PAUSE).await;
+            if asked.elapsed() >= self.timeout * 4 {
+                let answer = timeout(self.timeout, connection.batch_execute("SELECT 1")).await;
+                if !matches!(answer, Ok(Ok(()))) {
+                    break;
+                }
+                asked = Instant::now();
+            }
+        }
+        true
     }
 }

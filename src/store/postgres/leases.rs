@@ -27,9 +27,13 @@ pub(super) async fn lease(connection: &Connection, lease: &Lease) -> Result<Leas
         )
         .await?;
     let name = to_text(&lease.name);
-    let rows = connection
-        .query(&raise, &[&id(lease.server.into_bytes()), &name])
-        .await?;
+    let rows = {
+        let _turn = connection.turns.write().await;
+        let server = id(lease.server.into_bytes());
+        connection
+            .durably(connection.query(&raise, &[&server, &name]))
+            .await?
+    };
     let leases = read(&rows)?;
     if leases.servers.iter().any(|known| known.server == lease.server) {
         return Ok(leases);
@@ -94,6 +98,7 @@ pub(super) async fn leases(connection: &Connection) -> Result<Leases, Failure> {
 
 /// Deletes the boot's row, and with it its hold on the name.
 pub(super) async fn retire(connection: &Connection, server: ServerId) -> Result<(), Failure> {
+    let _turn = connection.turns.write().await;
     connection.begin().await?;
     connection
         .execute(

@@ -11,7 +11,7 @@ use std::{
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use tokio::time::timeout;
+use tokio::{sync::RwLock, time::timeout};
 use tokio_postgres::{
     AsyncMessage, NoTls, SimpleQueryMessage, Socket,
     error::Severity,
@@ -36,6 +36,7 @@ pub(super) struct Manager {
     /// The newest one that was seen on any host.
     newest_timeline: AtomicU32,
     pub(super) hints: Arc<Hints>,
+    turns: Arc<RwLock<()>>,
 }
 
 impl managed::Manager for Manager {
@@ -61,6 +62,7 @@ impl Manager {
             timeout,
             newest_timeline: AtomicU32::new(0),
             hints: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -156,6 +158,7 @@ impl Manager {
         Ok(Connection {
             client,
             warned,
+            turns: Arc::clone(&self.turns),
             hints: Hints::join(&self.hints, pid),
         })
     }

@@ -7,7 +7,10 @@
 //! neighbour has just written.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,16 +19,18 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use super::{
     super::{Acquire, Acquired, Commit, Committed, Enqueued, NewReceipt, Notice, StoreError},
     connection::Connections,
-    error::Consequence,
+    error::{Consequence, Failure},
     transaction::{self, Locking},
 };
 use crate::{chance::random, id::PlayerId};
 
 /// How many requests share a transaction at most.
 const GROUP_REQUESTS: usize = 500;
-/// How many bytes of documents a transaction may hold before the next request has to wait for another one. It bounds how
-/// long the first request waits for the last.
+/// How many bytes of documents the requests of a transaction may have together, unless it is only one. It bounds how long
+/// the first waits for the last, and nobody is refused for the size of a neighbour.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// What a load is taken to weigh while there was none to learn from.
+const LIKELY_LOAD: usize = 64 * 1024;
 /// How often a transaction that met another one is run again.
 const ATTEMPTS: u32 = 8;
 
@@ -57,15 +62,13 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The weight of what it writes, in bytes.
-    fn weight(&self) -> usize {
+    /// The weight of what it writes, in bytes, or is likely to read.
+    fn weight(&self, typical: usize) -> usize {
         match &self.ask {
-            Ask::Commit(commit) => {
-                let documents = commit.writes.iter().filter_map(|write| write.document.as_ref());
-                documents.map(bytes::Bytes::len).sum()
-            }
+            Ask::Commit(commit) => transaction::size(commit),
             Ask::Enqueue(receipt, _) => receipt.payload.as_ref().map_or(0, bytes::Bytes::len),
-            Ask::Acquire(_) | Ask::Erase(_) => 0,
+            Ask::Acquire(_) => typical,
+            Ask::Erase(_) => 0,
         }
     }
 
@@ -131,12 +134,14 @@ pub(super) fn start(
     let (players, waiting) = queue();
     let (inbox, waiting_inbox) = queue();
     let (alone, waiting_alone) = queue();
+    let typical = Arc::new(AtomicUsize::new(LIKELY_LOAD));
     let mut lane = |lane, waiting: &Waiting, aside: Option<mpsc::UnboundedSender<Request>>| {
         let lane = Server {
             lane,
             waiting: Arc::clone(waiting),
             aside: aside.map(Mutex::new),
             connections: Arc::clone(connections),
+            typical: Arc::clone(&typical),
         };
         tasks.push(tokio::spawn(lane.serve()));
     };
@@ -169,38 +174,70 @@ struct Server {
     waiting: Waiting,
     aside: Option<Mutex<mpsc::UnboundedSender<Request>>>,
     connections: Arc<Connections>,
+    /// The size of the documents that were loaded, on the average of the last ones.
+    typical: Arc<AtomicUsize>,
 }
 
 impl Server {
     async fn serve(self) {
+        let mut next = None;
         loop {
-            let group = {
-                let mut waiting = self.waiting.lock().await;
-                let Some(first) = waiting.recv().await else {
-                    return;
-                };
-                self.gather(first, &mut waiting)
+            let (group, left) = match next.take() {
+                // Where another lane waits for requests there are none.
+                Some(first) => match self.waiting.try_lock() {
+                    Ok(mut waiting) => self.gather(first, &mut waiting),
+                    Err(_) => (vec![first], None),
+                },
+                None => {
+                    let mut waiting = self.waiting.lock().await;
+                    let Some(first) = waiting.recv().await else {
+                        return;
+                    };
+                    self.gather(first, &mut waiting)
+                }
             };
+            next = left;
             self.run(group).await;
         }
     }
 
-    /// `first` and what is queued behind it, as far as a group may go. Whom nobody waits for any more is left out: nothing
-    /// of it was sent yet, and who asked has given it up.
-    fn gather(&self, first: Request, waiting: &mut mpsc::UnboundedReceiver<Request>) -> Vec<Request> {
+    /// `first` and what is queued behind it, as far as a group may go, and the one that is too much for it. Whom nobody waits
+    /// for any more is left out: nothing of it was sent yet, and who asked has given it up.
+    fn gather(
+        &self,
+        first: Request,
+        waiting: &mut mpsc::UnboundedReceiver<Request>,
+    ) -> (Vec<Request>, Option<Request>) {
+        let typical = self.typical.load(Ordering::Relaxed);
         let most = match self.lane {
             Lane::Players | Lane::Inbox => GROUP_REQUESTS,
             Lane::Alone => 1,
         };
-        let mut bytes = first.weight();
+        let mut bytes = first.weight(typical);
         let mut group = vec![first];
+        let mut too_much = None;
         while group.len() < most && bytes < GROUP_BYTES {
             let Ok(request) = waiting.try_recv() else { break };
-            bytes = bytes.saturating_add(request.weight());
+            bytes = bytes.saturating_add(request.weight(typical));
+            if bytes > GROUP_BYTES {
+                too_much = Some(request);
+                break;
+            }
             group.push(request);
         }
         group.retain(|request| !request.reply.is_closed());
-        group
+        (group, too_much)
+    }
+
+    /// Learns from an answer how much the next ones are likely to weigh.
+    fn weigh(&self, answer: &Result<Answer, StoreError>) {
+        if let Ok(Answer::Acquired(acquired)) = answer {
+            let size = acquired.document.as_ref().map_or(0, bytes::Bytes::len);
+            let typical = self.typical.load(Ordering::Relaxed);
+            // Another lane that learns at the same time may be passed over.
+            self.typical
+                .store(typical - typical / 8 + size / 8, Ordering::Relaxed);
+        }
     }
 
     async fn run(&self, group: Vec<Request>) {
@@ -228,7 +265,10 @@ impl Server {
                     tracing::trace!(requests = group.len(), "a transaction has ended");
                     for (request, fate) in group.into_iter().zip(fates) {
                         match fate {
-                            Fate::Answered(answer) => request.answer(answer),
+                            Fate::Answered(answer) => {
+                                self.weigh(&answer);
+                                request.answer(answer);
+                            }
                             Fate::SetAside => self.set_aside(request),
                         }
                     }
@@ -249,6 +289,7 @@ impl Server {
             }
             return;
         }
+        let is_damage = matches!(failure, Failure::Database(_));
         let error = failure.explain(&self.connections.target);
         // Not the failure itself: the database quotes rows in it.
         tracing::debug!("a transaction of {} requests failed: {error}", group.len());
@@ -257,6 +298,19 @@ impl Server {
             // Not each one's own fault.
             other if group.len() > 1 => {
                 StoreError::unavailable(format_args!("a transaction was lost ({other})"))
+            }
+            // What somebody has and wants to be kept is not to be given up for a damaged page: it may be mended.
+            StoreError::Corrupt { message }
+                if is_damage
+                    && !matches!(
+                        group[..],
+                        [Request {
+                            ask: Ask::Acquire(_),
+                            ..
+                        }]
+                    ) =>
+            {
+                StoreError::unavailable(message)
             }
             own => own,
         };

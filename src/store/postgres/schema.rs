@@ -106,8 +106,8 @@ async fn step(connection: &Connection) -> Result<(), Failure> {
         }
     } else if is_somebody_elses(connection).await? {
         return Err(StoreError::rejected(
-            "the database has a table `players`, `servers`, `receipts` or `counters` that is not this crate's: give it \
-             a database, or a schema in the user's `search_path`, of its own",
+            "the database has a table `players`, `servers`, `receipts`, `counters` or `wishes` that is not this crate's: \
+             give it a database, or a schema in the user's `search_path`, of its own",
         )
         .into());
     }
@@ -164,7 +164,7 @@ async fn is_somebody_elses(connection: &Connection) -> Result<bool, Failure> {
         .query_one(
             "SELECT count(*) FROM information_schema.tables
              WHERE table_schema = current_schema()
-                 AND table_name IN ('players', 'servers', 'receipts', 'counters')
+                 AND table_name IN ('players', 'servers', 'receipts', 'counters', 'wishes')
                  AND NOT EXISTS (
                      SELECT 1 FROM information_schema.tables
                      WHERE table_schema = current_schema() AND table_name = 'bevy_player_data'

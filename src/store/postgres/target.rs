@@ -48,9 +48,7 @@ impl Target {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, StoreError> {
         let malformed = || StoreError::rejected(format_args!("the database's URL can't be read: {FORM}"));
-        // A password with a raw `@` in it would be taken for a part of the host, and shown with that.
-        let before_parameters = url.split('?').next().unwrap_or_default();
-        if before_parameters.matches('@').count() > 1 {
+        if has_raw_at_sign(url) {
             return Err(malformed());
         }
         let (url, mut tls) = Tls::taken_from(url).ok_or_else(malformed)?;
@@ -113,6 +111,16 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the database `{}` at {}", self.database, self.places())
     }
+}
+
+/// Whether there is an `@` too many before the parameters: that of a password, what follows which would be taken for a
+/// part of the host, and shown with that. A `?` before the first one is the password's as well.
+fn has_raw_at_sign(url: &str) -> bool {
+    let before_parameters = match (url.find('@'), url.find('?')) {
+        (Some(at), Some(parameters)) if at < parameters => &url[..parameters],
+        _ => url,
+    };
+    before_parameters.matches('@').count() > 1
 }
 
 /// A configuration of its own for each host, so that one which hangs can be left for the next.
@@ -333,6 +341,43 @@ mod tests {
             }
         }
         assert!(read("postgres://ada@host/game?hunter2=x", &[]).is_err());
+    }
+
+    #[test]
+    fn a_password_with_a_raw_at_sign_is_never_taken_for_a_host() {
+        for url in [
+            "postgres://ada:one@hunter2@host/game",
+            "postgres://ada:one@hunter2/two@host/game",
+            "postgres://ada:one?two@hunter2@host/game",
+            "postgres://ada:one?two@hunter2/three@host/game",
+            "postgres://ada:one?two@hunter2@host/game?sslmode=disable",
+        ] {
+            match read(url, &[]) {
+                Err(error) => {
+                    assert!(!error.to_string().contains("hunter2"), "{error}");
+                    assert!(error.to_string().contains('%'), "what to do: {error}");
+                }
+                Ok(target) => panic!("{url} is {target}"),
+            }
+        }
+        // Written as it has to be, and where it is no password's.
+        let target = read("postgres://ada:one%40two@host/game?application_name=a@b", &[]).unwrap();
+        assert_eq!(target.hosts[0].config.get_password(), Some(b"one@two".as_slice()));
+    }
+
+    #[test]
+    fn a_mode_of_tls_that_nobody_knows_is_not_passed_over() {
+        let refused = read("postgres://host", &[("PGSSLMODE", "always")])
+            .map(drop)
+            .unwrap_err();
+        assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
+        let text = refused.to_string();
+        assert!(
+            text.contains("`PGSSLMODE` is `always`") && text.contains("`require`"),
+            "{text}"
+        );
+        // The URL decides, where it does.
+        assert!(read("postgres://host?sslmode=disable", &[("PGSSLMODE", "always")]).is_ok());
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! write back what changed and commit. Requests are judged one after another by the parent module's
 //! [`rules`](super::super::rules), each on what the ones before it have changed.
 //!
-//! Rows are locked in one order everywhere: players, servers, receipts, the row of `counters`; in each table by key.
-//! Every answer rests on rows that were locked here, so that the commit behind it waits for a synchronous standby even
-//! if it changes nothing: what somebody else has written is answered for only once it is as durable as our own.
+//! Rows are locked in one order everywhere: players, receipts, servers, players who are new, the row of `counters`, wishes; in
+//! each table by key. Every answer rests on a player's or a receipt's row that was locked here, so that the commit behind it
+//! waits for a synchronous standby even if it changes nothing: what somebody else has written is answered for only once it is
+//! as durable as our own.
+//!
+//! Servers' rows are only looked at when requests are judged. A lock that is granted rests on the beats that were seen, and
+//! `write_back` makes sure of them in the round trip that commits: a beat waits for no request that is still being judged, nor
+//! for one that is refused.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +36,9 @@ use super::{
 };
 use crate::{id::PlayerId, steps};
 
-/// The largest document, in bytes: well below what PostgreSQL's messages and columns hold.
-const LARGEST_DOCUMENT: usize = 256 * 1024 * 1024;
+/// The most bytes that the documents of one commit have together: with those of its neighbours, well below what one of
+/// PostgreSQL's messages holds.
+const LARGEST_COMMIT: usize = 256 * 1024 * 1024;
 
 /// What becomes of a row that somebody else has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +101,8 @@ pub(super) struct Rows {
     pub(super) granted: Vec<Uuid>,
     pub(super) players: BTreeMap<PlayerId, PlayerRow>,
     servers: BTreeMap<ServerId, ServerLease>,
+    /// The beats that the granted locks rest on.
+    pub(super) beats: BTreeMap<ServerId, u64>,
     pub(super) receipts: BTreeMap<PurchaseId, ReceiptRow>,
 }
 
@@ -166,14 +174,11 @@ impl Rows {
                 ", document FROM players WHERE player_id = ANY($1) ORDER BY player_id FOR UPDATE"
             )))
             .await?;
-        // Shared, so that a beat can't be raised between the judgement and the commit: who has seen it raised has seen
-        // what was granted before.
         let find_servers = connection
             .prepare_cached(
                 "SELECT boot_id, name, beat FROM servers
                  WHERE boot_id = ANY($1)
-                     OR boot_id IN (SELECT server FROM players WHERE player_id = ANY($2))
-                 ORDER BY boot_id FOR SHARE",
+                     OR boot_id IN (SELECT server FROM players WHERE player_id = ANY($2))",
             )
             .await?;
         let find_receipts = connection
@@ -227,6 +232,7 @@ impl Rows {
             granted: Vec::new(),
             players,
             servers: leases,
+            beats: BTreeMap::new(),
             receipts,
         })
     }
@@ -260,6 +266,7 @@ impl Rows {
             .held
             .and_then(|held| self.servers.get(&held.server))
             .cloned();
+        let judged_on = [own.clone(), lease.clone()];
         let grant = match rules::judge_acquire(row.state, own, lease, acquire) {
             // The row may be there, and locked by somebody.
             Err(_) if !is_there && self.locking == Locking::SkipLocked => return Ok(None),
@@ -269,6 +276,9 @@ impl Rows {
             Grant::Again => None,
             Grant::Anew { state, taken_from } => {
                 self.granted.push(acquire.player.uuid());
+                let judged_on = judged_on.into_iter().flatten();
+                self.beats
+                    .extend(judged_on.map(|lease| (lease.server, lease.beat)));
                 row.state = state;
                 row.change = match row.change {
                     Change::Nothing if is_there => Change::State,
@@ -360,17 +370,26 @@ impl Rows {
     }
 }
 
+/// How many bytes a commit's documents have together.
+pub(super) fn size(commit: &Commit) -> usize {
+    let documents = commit.writes.iter().filter_map(|write| write.document.as_ref());
+    documents.map(Bytes::len).sum()
+}
+
 fn check_size(commit: &Commit) -> Result<(), StoreError> {
-    for write in &commit.writes {
-        let size = write.document.as_ref().map_or(0, Bytes::len);
-        if size > LARGEST_DOCUMENT {
-            return Err(StoreError::rejected(format_args!(
-                "the document of player {} has {size} bytes, and at most {LARGEST_DOCUMENT} are stored: make it smaller",
-                write.player
-            )));
-        }
+    let size = size(commit);
+    if size <= LARGEST_COMMIT {
+        return Ok(());
     }
-    Ok(())
+    let players: Vec<String> = commit
+        .writes
+        .iter()
+        .map(|write| write.player.to_string())
+        .collect();
+    Err(StoreError::rejected(format_args!(
+        "the documents of one commit (player {}) have {size} bytes, and at most {LARGEST_COMMIT} are stored: make them smaller",
+        players.join(", player ")
+    )))
 }
 
 type Param<'a> = &'a (dyn ToSql + Sync);

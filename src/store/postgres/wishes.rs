@@ -16,7 +16,8 @@ use crate::id::PlayerId;
 pub(super) async fn wish(connection: &Connection, wish: &Wish) -> Result<bool, Failure> {
     let (player, server) = (wish.player.uuid(), id(wish.server.into_bytes()));
     connection.begin().await?;
-    // Shared: the lock and the beat stay as they are until the wish is there to be cleared.
+    // Shared: the lock stays as it is, and our row where it is, until the wish is there to be cleared. The beat goes on:
+    // a wish that it has overtaken doesn't stand.
     let find = concat!(
         "SELECT ",
         lock_columns!(),
@@ -27,7 +28,7 @@ pub(super) async fn wish(connection: &Connection, wish: &Wish) -> Result<bool, F
     let state = row
         .map(|row| row.lock_state(0, format_args!("player {}", wish.player)))
         .transpose()?;
-    let lease = "SELECT boot_id, name, beat FROM servers WHERE boot_id = $1 FOR SHARE";
+    let lease = "SELECT boot_id, name, beat FROM servers WHERE boot_id = $1 FOR KEY SHARE";
     let lease = connection.prepare_cached(lease).await?;
     let own = connection.query_opt(&lease, &[&server]).await?;
     let own = own.map(|row| row.server_lease()).transpose()?;

@@ -13,7 +13,7 @@ use super::{
     connection::Connection,
     error::Failure,
     queue::{Answer, Ask, Fate},
-    row::{Columns as _, lock_and_server, sql, to_text},
+    row::{Columns as _, id, lock_and_server, sql, to_text},
     transaction::{Change, ReceiptChange, Rows},
 };
 use crate::id::PlayerId;
@@ -68,6 +68,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     let settled = Settled::of(rows)?;
     let new = NewReceipts::of(rows);
     let marks = Marks::of(rows);
+    let leases = JudgedLeases::of(rows)?;
     let statements = [
         (!states.players.is_empty(), SET_STATE),
         (!saves.0.players.is_empty(), SAVE),
@@ -76,6 +77,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
         (!new.purchases.is_empty(), INSERT_RECEIPTS),
         (!marks.purchases.is_empty(), MARK),
         (!rows.granted.is_empty(), CLEAR_WISHES),
+        (!leases.servers.is_empty(), HOLD_LEASES),
     ];
     let mut prepared = Vec::with_capacity(statements.len());
     for (is_needed, query) in statements {
@@ -93,6 +95,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
     let (of_states, of_saves, of_inserts) = (states.params(), saves.params(), inserts.params());
     let (of_settled, of_new, of_marks) = (settled.params(), new.params(), marks.params());
     let of_granted: Params<'_, 1> = [&rows.granted];
+    let of_leases: Params<'_, 2> = [&leases.servers, &leases.beats];
     let has_arrivals = !new.purchases.is_empty() || !marks.purchases.is_empty();
     let notify = async {
         match has_arrivals {
@@ -100,8 +103,13 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
             false => Ok(()),
         }
     };
-    let (set, saved, inserted, settlements, received, marked, cleared, notified, committed) = tokio::join!(
+    let _turn = match leases.servers.is_empty() {
+        true => None,
+        false => Some(connection.turns.read().await),
+    };
+    let (held, set, saved, inserted, settlements, received, marked, cleared, notified, committed) = tokio::join!(
         biased;
+        send(7, &of_leases),
         send(0, &of_states),
         send(1, &of_saves),
         send(2, &of_inserts),
@@ -113,6 +121,7 @@ pub(super) async fn run(connection: &Connection, rows: &Rows) -> Result<Created,
         connection.commit(),
     );
     // The first that failed is the one which knows why.
+    held?;
     set?;
     saved?;
     let inserted = inserted?;
@@ -221,6 +230,22 @@ const MARK: &str = concat!(
     exactly!("cardinality($1::text[])")
 );
 
+/// Makes sure of the beats that granted locks rest on, and keeps them where they are until the commit: who has seen a beat
+/// has seen every lock that was granted before it, and nobody loses a lock to a lapse after a beat. Fails where one has moved.
+///
+/// Shared, because they all are about the same row, that of the server that asks. In it they take turns with its beat (see
+/// [`Connection::turns`]); the row of another server is in it only where a lock is taken from a lapsed one, of which there are
+/// no more than it had.
+const HOLD_LEASES: &str = "
+    SELECT ln(CASE WHEN count(*) = cardinality($1::uuid[]) THEN 1.0 ELSE 0.0 END)
+    FROM (
+        SELECT 1 FROM servers
+        JOIN unnest($1::uuid[], $2::bigint[]) AS judged (boot_id, beat)
+            ON servers.boot_id = judged.boot_id AND servers.beat = judged.beat
+        ORDER BY servers.boot_id
+        FOR SHARE OF servers
+    ) AS held";
+
 /// A lock that is granted, to whomever, clears the wishes for its player.
 const CLEAR_WISHES: &str = "DELETE FROM wishes WHERE player_id = ANY($1)";
 
@@ -301,6 +326,23 @@ impl Inserts {
     fn params(&self) -> Params<'_, 7> {
         let [players, versions, fences, last_seqs, locks, servers] = self.0.params();
         [players, versions, fences, last_seqs, locks, servers, &self.1]
+    }
+}
+
+#[derive(Default)]
+struct JudgedLeases {
+    servers: Vec<Uuid>,
+    beats: Vec<i64>,
+}
+
+impl JudgedLeases {
+    fn of(rows: &Rows) -> Result<Self, Failure> {
+        let mut columns = Self::default();
+        for (server, beat) in &rows.beats {
+            columns.servers.push(id(server.into_bytes()));
+            columns.beats.push(sql(*beat)?);
+        }
+        Ok(columns)
     }
 }
 
