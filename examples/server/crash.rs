@@ -3,6 +3,7 @@
 //! `CRASH_AT=commit.done:3` ends the process, as `kill -9` does, when it reaches that step for the third time.
 //! `STEP_LOG=commit` says on stderr each time that it reaches a step that begins with that, so that it can be told where
 //! a process was that was killed from outside.
+//! `LEASE_TTL=2` lets leases lapse after so many seconds: on PostgreSQL, a restart after a crash waits for that.
 //! `SABOTAGE=split-trades` or `split-purchases` saves in two transactions what belongs in one, and `early-answers` says
 //! that it has saved what it is yet to save: a crash test that finds nothing wrong with that is no test. `leaks` loses some
 //! memory, a file handle or a thread with each player who joins, for the soak test.
@@ -15,9 +16,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use bevy_player_data::{steps, store::Store};
+use bevy_player_data::{server::ServerSettings, steps, store::Store};
 
 use self::{
     early_store::EarlyStore,
@@ -72,6 +74,20 @@ pub fn prepare(store: Arc<dyn Store>) -> Result<Arc<dyn Store>, String> {
         Ok(other) => Err(format!(
             "`SABOTAGE={other}`: there is only `split-trades`, `split-purchases`, `early-answers` and `leaks`"
         )),
+    }
+}
+
+/// Shortens leases, and what has to be shorter than they are.
+pub fn hasten(settings: ServerSettings) -> ServerSettings {
+    let ttl = std::env::var("LEASE_TTL").ok().and_then(|ttl| ttl.parse().ok());
+    let Some(lease_ttl) = ttl.map(Duration::from_secs) else {
+        return settings;
+    };
+    ServerSettings {
+        beat: lease_ttl / 8,
+        lease_ttl,
+        exit_deadline: lease_ttl.mul_f64(0.9),
+        ..settings
     }
 }
 

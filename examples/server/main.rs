@@ -211,17 +211,20 @@ fn serve(options: &Options) -> Result<AppExit, StartError> {
 }
 
 fn app(options: &Options, store: Arc<dyn Store>, catalogue: &Catalogue) -> App {
+    let settings = ServerSettings {
+        name: options.name.clone(),
+        autosave: Some(options.autosave()),
+        ..default()
+    };
+    #[cfg(feature = "step-points")]
+    let settings = crash::hasten(settings);
     let mut app = App::new();
     app.add_plugins((
         MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(TICK)),
         log(),
         RenetServerPlugin,
         NetcodeServerPlugin,
-        PlayerDataPlugin::server(store).with_settings(ServerSettings {
-            name: options.name.clone(),
-            autosave: Some(options.autosave()),
-            ..default()
-        }),
+        PlayerDataPlugin::server(store).with_settings(settings),
         shared_data,
     ))
     .add_plugins((

@@ -10,12 +10,19 @@ use std::{
 };
 
 use super::{
-    process::{PATIENCE, example},
+    process::{PATIENCE, database_of, example},
     provider::SECRET,
 };
 
 /// Often, so that players hear of many saves before the end; in seconds.
 const AUTOSAVE: &str = "0.1";
+
+/// For how long the next server of a victim's name waits, where nothing proves it dead.
+pub const LEASE_TTL: Duration = Duration::from_secs(2);
+
+pub fn is_postgres() -> bool {
+    std::env::var("PLAYER_STORE").is_ok_and(|store| store == "postgres")
+}
 
 /// A running server with some bots.
 pub struct Victim {
@@ -38,7 +45,7 @@ impl Victim {
         command
             .args([
                 "--db",
-                "players.db",
+                &database_of(folder),
                 "--listen",
                 "127.0.0.1:0",
                 "--http",
@@ -46,12 +53,16 @@ impl Victim {
             ])
             .args(["--bots", "6", "--webhook-secret", SECRET, "--autosave", AUTOSAVE])
             .env("STEP_LOG", "commit.")
+            .env_remove("LEASE_TTL")
             .env_remove("CRASH_AT")
             .env_remove("SABOTAGE")
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if is_postgres() {
+            command.env("LEASE_TTL", LEASE_TTL.as_secs().to_string());
+        }
         if let Some((step, n)) = doom.step {
             command.env("CRASH_AT", format!("{step}:{n}"));
         }

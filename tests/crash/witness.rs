@@ -29,7 +29,7 @@ use super::{
         login::LoginService,
         net::{self, Direction, FieldView, Wish},
     },
-    process::{database, receipts},
+    process::{ask, database, receipts},
     provider::Provider,
 };
 
@@ -298,18 +298,27 @@ impl Witness {
     }
 }
 
-/// What the file has.
+/// What the file, or the database, has.
 fn stored(folder: &Path, name: &str) -> Progress {
-    let query = "SELECT document FROM players WHERE player_id = ?1";
-    let document: Option<Option<Vec<u8>>> = database(folder)
-        .query_row(query, [PlayerId::from_name(name).into_bytes()], |row| row.get(0))
-        .optional()
-        .expect("the table can be read");
-    let Some(document) = document.flatten() else {
+    let player = PlayerId::from_name(name);
+    let document = match ask(folder, |store| store.peek(player)) {
+        Some(record) => record.and_then(|record| record.document),
+        None => in_the_file(folder, player).map(Into::into),
+    };
+    let Some(document) = document else {
         return Progress::default();
     };
-    let document = Document::decode(&document.into()).expect("a document");
+    let document = Document::decode(&document).expect("a document");
     Progress::of(&value(&document), &value(&document), &value(&document))
+}
+
+fn in_the_file(folder: &Path, player: PlayerId) -> Option<Vec<u8>> {
+    let query = "SELECT document FROM players WHERE player_id = ?1";
+    let document: Option<Option<Vec<u8>>> = database(folder)
+        .query_row(query, [player.into_bytes()], |row| row.get(0))
+        .optional()
+        .expect("the table can be read");
+    document.flatten()
 }
 
 fn value<T: PlayerData + serde::de::DeserializeOwned + Default>(document: &Document) -> T {

@@ -12,10 +12,17 @@
 //! | `SIMULATION_FROM` | 0 | the first seed |
 //! | `SIMULATION_SEED` | | this one alone, with its history in `simulation.log` beside the test's binary |
 //! | `SIMULATION_SECONDS` | | goes on for so long instead |
+//! | `PLAYER_STORE` | memory | the rows are in an SQLite file or, with the feature `postgres`, in a PostgreSQL database |
+//!
+//! On those each request has taken effect as well before anything else happens (`at_once`), and each history is compared with
+//! the one that the same seed gives in memory: they have to be the same, byte for byte. On PostgreSQL they may part where a
+//! server is started again after a crash, whose name is taken until its lease has lapsed.
 //!
 //! `game` is what is played, `server` and `client` the processes, `ears` what they say, `wire` the way between them and the
 //! rows, `oracle` what must be so, and `run` what happens, step by `step`.
 
+#[path = "../support/at_once.rs"]
+mod at_once;
 mod client;
 #[path = "../support/driven.rs"]
 mod driven;
@@ -25,6 +32,9 @@ mod env;
 mod game;
 mod leases;
 mod oracle;
+#[path = "../support/rows.rs"]
+#[allow(dead_code, reason = "shared with tests of single servers")]
+mod rows;
 mod run;
 mod server;
 #[path = "../support/split_store.rs"]
@@ -46,6 +56,7 @@ use std::{
 };
 
 use env::number;
+use rows::kind;
 use run::{Outcome, run};
 use step::expected;
 use tally::Tally;
@@ -55,11 +66,14 @@ use wire::Sabotage;
 const MANY: u64 = 2_000;
 /// One history in so many is told twice.
 const TOLD_TWICE: u64 = 20;
+/// So many histories are told on two stores, whatever `PLAYER_STORE` says.
+#[cfg(feature = "sqlite")]
+const COMPARED: u64 = 20;
 
 #[test]
 fn whatever_happens_nothing_is_lost_doubled_or_leaked() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        let outcome = run(seed, None);
+        let outcome = run(seed, &kind(), None);
         let log = std::env::current_exe()
             .expect("it runs")
             .with_file_name("simulation.log");
@@ -85,6 +99,19 @@ fn whatever_happens_nothing_is_lost_doubled_or_leaked() {
     }
     if total.get("histories", "counted") >= MANY {
         assert_eq!(total.zeroes(), Vec::<String>::new(), "these never happened");
+    }
+}
+
+/// A few of them, in every run; with `PLAYER_STORE` each history is compared.
+#[cfg(feature = "sqlite")]
+#[test]
+fn the_same_happens_in_memory_and_in_an_sqlite_file() {
+    let from: u64 = number("SIMULATION_FROM").unwrap_or(0);
+    for seed in from..from + COMPARED {
+        let (memory, sqlite) = (run(seed, "memory", None), run(seed, "sqlite", None));
+        if let Err(differ) = is_the_same(&memory.history, &sqlite.history) {
+            panic!("seed {seed}, in memory and in a file: {differ}");
+        }
     }
 }
 
@@ -169,15 +196,14 @@ fn many(sabotage: Option<Sabotage>, go_on: impl Fn(u64) -> bool + Sync) -> (Tall
     let counted = AtomicU64::new(0);
     let over = AtomicBool::new(false);
     let total = Mutex::new((Tally::default(), None::<(u64, String)>));
+    let store = kind();
     let worker = || {
         while go_on(counted.load(Ordering::SeqCst)) && !over.load(Ordering::SeqCst) {
             let seed = next.fetch_add(1, Ordering::SeqCst);
-            let outcome = run(seed, sabotage);
-            let verdict = if sabotage.is_none() && outcome.verdict.is_ok() && seed.is_multiple_of(TOLD_TWICE)
-            {
-                tells_the_same(seed, &outcome)
-            } else {
-                outcome.verdict
+            let outcome = run(seed, &store, sabotage);
+            let verdict = match &outcome.verdict {
+                Ok(()) if sabotage.is_none() => told_again(seed, &store, &outcome),
+                verdict => verdict.clone(),
             };
             counted.fetch_add(u64::from(outcome.counts), Ordering::SeqCst);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +224,9 @@ fn many(sabotage: Option<Sabotage>, go_on: impl Fn(u64) -> bool + Sync) -> (Tall
             }
         }
     };
-    let workers = thread::available_parallelism().map_or(1, usize::from);
+    // In a real store, most of the time is spent with waiting for an answer.
+    let workers_per_core = if store == "memory" { 1 } else { 4 };
+    let workers = workers_per_core * thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(worker);
@@ -207,25 +235,45 @@ fn many(sabotage: Option<Sabotage>, go_on: impl Fn(u64) -> bool + Sync) -> (Tall
     total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same seed has to give the same history, byte for byte.
-fn tells_the_same(seed: u64, outcome: &Outcome) -> Result<(), String> {
-    let again = run(seed, None);
-    let differ = again
-        .history
-        .lines()
-        .zip(outcome.history.lines())
-        .find(|(a, b)| a != b);
+/// The same seed has to give the same history, byte for byte, told twice and on every store.
+fn told_again(seed: u64, store: &str, outcome: &Outcome) -> Result<(), String> {
+    if store != "memory" {
+        let here = up_to_a_name_that_is_taken(&outcome.history);
+        let elsewhere = run(seed, "memory", None).history;
+        let elsewhere = elsewhere.get(..here.len()).unwrap_or(&elsewhere);
+        is_the_same(here, elsewhere).map_err(|differ| format!("on {store} and in memory, {differ}"))?;
+    }
+    if seed.is_multiple_of(TOLD_TWICE) {
+        let again = run(seed, store, None).history;
+        is_the_same(&outcome.history, &again).map_err(|differ| format!("told twice, {differ}"))?;
+    }
+    Ok(())
+}
+
+/// From there on, histories on stores part in which nothing proves a server dead: the next one of its name waits for its lease.
+fn up_to_a_name_that_is_taken(history: &str) -> &str {
+    let taken = history.find(" is already named ").unwrap_or(history.len());
+    let line = history[..taken].rfind('\n').filter(|_| taken < history.len());
+    &history[..line.map_or(history.len(), |end| end + 1)]
+}
+
+fn is_the_same(history: &str, again: &str) -> Result<(), String> {
+    let differ = history.lines().zip(again.lines()).find(|(a, b)| a != b);
     match differ {
-        Some((a, b)) => Err(format!("told twice, it was first\n{b}\nand then\n{a}")),
-        None if again.history.len() != outcome.history.len() => {
-            Err("told twice, one history goes on when the other ends".to_owned())
-        }
+        Some((a, b)) => Err(format!("it was\n{a}\nand then\n{b}")),
+        None if history.len() != again.len() => Err("one history goes on when the other ends".to_owned()),
         None => Ok(()),
     }
 }
 
 fn how_to_replay(seed: u64) -> String {
+    let (store, features) = match kind().as_str() {
+        "memory" => (String::new(), ""),
+        "postgres" => ("PLAYER_STORE=postgres ".to_owned(), "--features postgres "),
+        store => (format!("PLAYER_STORE={store} "), ""),
+    };
     format!(
-        "to run it alone: SIMULATION_SEED={seed} cargo test --test simulation whatever_happens -- --nocapture"
+        "to run it alone: {store}SIMULATION_SEED={seed} cargo test {features}--test simulation whatever_happens -- \
+         --nocapture"
     )
 }

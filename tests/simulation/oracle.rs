@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bevy_player_data::{
     PlayerData as _, PlayerId,
     document::{Document, Entry},
-    store::{Acquire, Commit, LockId, MemoryStore, ReceiptState, Record, Store, StoreError, Then, Write},
+    store::{Acquire, Commit, LockId, ReceiptState, Record, Store, StoreError, Then, Write},
 };
 use bytes::Bytes;
 
 use crate::{
+    at_once::AtOnce,
     game::{Badge, Bought, Diary, Journal, Level, NEW_LEVELS, NewLevel, ON_FALLBACK, PLAYED, Pet, Relics},
     leases::TrueLeases,
     stored::{look, value},
@@ -22,7 +23,7 @@ use crate::{
 pub type Check = Result<(), String>;
 
 pub struct Oracle {
-    rows: MemoryStore,
+    rows: AtOnce,
     pages: BTreeMap<PlayerId, Page>,
     relics: BTreeMap<u32, PlayerId>,
     /// Whose session was told by its last write that somebody had it after all.
@@ -52,7 +53,7 @@ struct Data {
 }
 
 impl Oracle {
-    pub fn new(rows: MemoryStore) -> Self {
+    pub fn new(rows: AtOnce) -> Self {
         Self {
             rows,
             pages: BTreeMap::new(),

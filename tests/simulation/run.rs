@@ -46,10 +46,10 @@ pub struct Outcome {
     pub counts: bool,
 }
 
-/// Lets a whole history happen.
-pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+/// Lets a whole history happen, on a store of this kind.
+pub fn run(seed: u64, store: &str, sabotage: Option<Sabotage>) -> Outcome {
     follow_seed(Some(seed));
-    let mut simulation = Simulation::new(seed, sabotage);
+    let mut simulation = Simulation::new(seed, store, sabotage);
     let verdict = simulation.play();
     let outcome = simulation.conclude(verdict);
     follow_seed(None);
@@ -82,9 +82,9 @@ struct Purchase {
 }
 
 impl Simulation {
-    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+    fn new(seed: u64, store: &str, sabotage: Option<Sabotage>) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let wire = Wire::new(sabotage);
+        let wire = Wire::new(store, sabotage);
         let players: Vec<_> = (0..PLAYERS)
             .map(|n| PlayerId::from_name(&format!("player {n}")))
             .collect();

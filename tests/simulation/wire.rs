@@ -14,12 +14,12 @@ use bevy_player_data::{
     PlayerData as _,
     document::Document,
     store::{
-        Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases, MemoryStore,
-        NewReceipt, Notice, ServerId, Store, StoreError, Then, Wish,
+        Acquire, Acquired, BoxFuture, Commit, Committed, Enqueued, LapsedLease, Lease, Leases, NewReceipt,
+        Notice, ServerId, Store, StoreError, Then, Wish,
     },
 };
 
-use crate::{game::Pet, oracle::Oracle, split_store::forward::forward, stored::look};
+use crate::{at_once::AtOnce, game::Pet, oracle::Oracle, split_store::forward::forward, stored::look};
 
 /// What is wrong with the store, or with the world, when a run has to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum Sabotage {
 #[derive(Clone)]
 pub struct Wire {
     shared: Arc<Mutex<Shared>>,
-    rows: MemoryStore,
+    rows: AtOnce,
     sabotage: Option<Sabotage>,
 }
 
@@ -71,8 +71,8 @@ struct Shared {
 type Late = Box<dyn FnOnce(&Wire) + Send>;
 
 impl Wire {
-    pub fn new(sabotage: Option<Sabotage>) -> Self {
-        let rows = MemoryStore::default();
+    pub fn new(store: &str, sabotage: Option<Sabotage>) -> Self {
+        let rows = AtOnce::of(store);
         Self {
             shared: Arc::new(Mutex::new(Shared {
                 oracle: Oracle::new(rows.clone()),
@@ -85,7 +85,7 @@ impl Wire {
         }
     }
 
-    pub fn rows(&self) -> &MemoryStore {
+    pub fn rows(&self) -> &AtOnce {
         &self.rows
     }
 
@@ -278,7 +278,7 @@ impl Wire {
 pub struct Connection {
     wire: Wire,
     /// Its own: what hangs on it, a server's name above all, goes with it.
-    rows: MemoryStore,
+    rows: AtOnce,
 }
 
 impl Connection {

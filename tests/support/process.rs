@@ -14,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bevy_player_data::{PlayerId, document::Document};
+use bevy_player_data::{
+    PlayerId,
+    document::Document,
+    store::{BoxFuture, Store, StoreError},
+};
 use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
 /// How long anything may take. Far longer than it does, so that a busy machine fails no test.
@@ -344,6 +348,17 @@ pub struct ReceiptRow {
 
 /// All receipts in that database.
 pub fn receipts(folder: &Path) -> Vec<ReceiptRow> {
+    if let Some(receipts) = ask(folder, |store| store.all_receipts(None, usize::MAX)) {
+        let row = |receipt: bevy_player_data::store::StoredReceipt| ReceiptRow {
+            purchase: receipt.purchase.to_string(),
+            player: receipt.player.expect("nobody was erased"),
+            product: receipt.product.expect("nobody was erased").to_string(),
+            state: receipt.state.name().to_owned(),
+            refund_requested: receipt.refund_requested,
+            note: receipt.note,
+        };
+        return receipts.into_iter().map(row).collect();
+    }
     let query = "SELECT purchase_id, player_id, product_id, state, refund_requested, note FROM receipts
         ORDER BY rowid";
     select(folder, query, |row| {
@@ -360,13 +375,40 @@ pub fn receipts(folder: &Path) -> Vec<ReceiptRow> {
 
 /// What a server that is started in `folder` is told to keep its data in: a file there or, if the variable `PLAYER_STORE`
 /// says `postgres`, a database of its own.
-fn database_of(folder: &Path) -> String {
+pub fn database_of(folder: &Path) -> String {
     let note = folder.join("url");
     #[cfg(all(unix, feature = "postgres"))]
     if !note.exists() && std::env::var("PLAYER_STORE").is_ok_and(|store| store == "postgres") {
         std::fs::write(&note, postgres::shared().new_schema()).expect("the folder can be written");
     }
     std::fs::read_to_string(note).unwrap_or_else(|_| "players.db".to_owned())
+}
+
+/// The answer of the database of its own that the servers of `folder` have; `None` if what they have is a file.
+pub fn ask<T>(
+    folder: &Path,
+    question: impl FnOnce(&dyn Store) -> BoxFuture<'_, Result<T, StoreError>>,
+) -> Option<T> {
+    let url = std::fs::read_to_string(folder.join("url")).ok()?;
+    let store = connect(&url);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let answer = runtime.expect("a runtime").block_on(question(&*store));
+    Some(answer.expect("the database can be read"))
+}
+
+#[cfg(all(unix, feature = "postgres"))]
+fn connect(url: &str) -> Box<dyn Store> {
+    let settings = bevy_player_data::store::PostgresSettings {
+        timeout: PATIENCE / 2,
+        ..Default::default()
+    };
+    let connected = bevy_player_data::store::PostgresStore::connect_with(url, settings);
+    Box::new(connected.expect("the database can be reached"))
+}
+
+#[cfg(not(all(unix, feature = "postgres")))]
+fn connect(url: &str) -> Box<dyn Store> {
+    unreachable!("nobody has started a server at {url}")
 }
 
 /// Copies what the servers of `folder` have in a database of its own into a file, for whoever reads files.

@@ -43,20 +43,29 @@ pub fn times() -> ServerSettings {
     settings
 }
 
-fn kind() -> String {
+/// Which rows `PLAYER_STORE` names.
+pub fn kind() -> String {
     std::env::var("PLAYER_STORE").unwrap_or_else(|_| "memory".to_owned())
 }
 
 impl Default for Rows {
     fn default() -> Self {
-        let open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync> = match kind().as_str() {
+        Self::of(&kind(), Duration::from_secs(4))
+    }
+}
+
+impl Rows {
+    /// New rows of this kind, whose database may take so long to answer, if it is a server.
+    #[allow(unused_variables, reason = "only a server's client stops to wait")]
+    pub fn of(kind: &str, timeout: Duration) -> Self {
+        let open: Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync> = match kind {
             "memory" => {
                 let rows = MemoryStore::default();
                 Arc::new(move || Arc::new(rows.connect()))
             }
             #[cfg(feature = "sqlite")]
             "sqlite" => {
-                let folder = tempfile::tempdir().expect("a folder can be made");
+                let folder = fast_folder();
                 Arc::new(move || {
                     let opened = bevy_player_data::store::SqliteStore::open(folder.path().join("players.db"));
                     Arc::new(opened.expect("the file can be opened"))
@@ -64,15 +73,40 @@ impl Default for Rows {
             }
             #[cfg(all(unix, feature = "postgres"))]
             "postgres" => {
-                let url = postgres::shared().new_schema();
+                let schema = Schema(postgres::shared().new_schema());
+                let settings = bevy_player_data::store::PostgresSettings {
+                    timeout,
+                    ..Default::default()
+                };
                 Arc::new(move || {
-                    let connected = bevy_player_data::store::PostgresStore::connect(&url);
+                    let connected = bevy_player_data::store::PostgresStore::connect_with(&schema.0, settings);
                     Arc::new(connected.expect("the database can be reached"))
                 })
             }
             other => panic!("`PLAYER_STORE` is \"{other}\", which this build of the tests doesn't have"),
         };
         Self { store: open(), open }
+    }
+}
+
+/// In memory, where the system has such a place: nothing that these rows are for is about disks.
+#[cfg(feature = "sqlite")]
+fn fast_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder can be made")
+}
+
+/// The URL of a schema, which goes with the last who would connect to it.
+#[cfg(all(unix, feature = "postgres"))]
+struct Schema(String);
+
+#[cfg(all(unix, feature = "postgres"))]
+impl Drop for Schema {
+    fn drop(&mut self) {
+        if let Some((_, name)) = self.0.rsplit_once("%3D") {
+            postgres::shared().ask(&format!("DROP SCHEMA {name} CASCADE"));
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     pin::pin,
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::{Duration, Instant},
 };
 
 use bevy_player_data::{
@@ -12,12 +15,33 @@ use bevy_player_data::{
     store::{ReceiptState, StoredReceipt},
 };
 use serde::de::DeserializeOwned;
+use tokio::task::unconstrained;
 
-/// The answer of a store that is asked directly, which has it at once.
+/// How long a store may take for one answer, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The answer of a store that is asked directly. Memory has it at once; for that of another one this thread waits, and with
+/// it every clock that moves only when it says so. (The stores have threads of their own for their work and their timers.)
 pub fn look<T>(answer: impl Future<Output = T>) -> T {
-    match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => unreachable!("memory answers at once"),
+    // Within a task of a runtime, its budget must not keep an answer back that is there.
+    let mut answer = pin!(unconstrained(answer));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return answer;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "the store has not answered within {PATIENCE:?}");
+        thread::park_timeout(left);
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
