@@ -535,7 +535,7 @@ fn a_client_goes_where_a_server_sends_its_player() {
     let folder = folder();
     let first = Server::start(folder.path(), &["--name", "arena-1", "--chaos"]);
     let second = Server::start(folder.path(), &["--name", "arena-2"]);
-    let mut ada = Player::join(&first.url(), "ada");
+    let ada = Player::join(&first.url(), "ada");
     ada.wait_for_line("your data is loaded");
     let send = json!({ "send": { "player": "ada", "to": second.url() } });
     let (status, answer) = post(&first.url(), "/chaos", &send.to_string());
