@@ -103,8 +103,8 @@ pub(super) struct Suitors {
     since: Duration,
     /// When the game may be asked again.
     next: Duration,
-    /// How many saves have to be answered before it is.
-    behind: Option<u64>,
+    /// How many saves have to be answered before it is, because of the wish for this lock.
+    behind: Option<(LockId, u64)>,
 }
 
 /// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they are for.
@@ -268,7 +268,9 @@ fn consider(world: &mut World, wished: &Wished) {
     }
     // A save that is under way may be refused, and then the player stays: what can't be saved would be lost. (One that
     // observers of the request ask for has nothing that the final save behind it doesn't have.)
-    let saves = *live.suitors.behind.get_or_insert(live.queued);
+    let wish = wished.wish.lock;
+    let known = live.suitors.behind.filter(|(before, _)| *before == wish);
+    let (_, saves) = *live.suitors.behind.insert(known.unwrap_or((wish, live.queued)));
     if !live.has_answered(saves) {
         return;
     }

@@ -420,11 +420,18 @@ pub(super) fn apply(
     let end = match result {
         Err(SaveError::LockLost | SaveError::Unconfirmed) => SessionEnd::LockLost,
         Err(SaveError::Forfeited { .. }) => SessionEnd::CommitRefused,
+        // It was stored, and by the time that this was found out somebody else had the player.
+        Ok(()) if is_over(world, entity) => SessionEnd::LockLost,
         _ => return,
     };
     if world.resource::<Server>().is_live(entity, ticket) {
         leave::end(world, entity, end);
     }
+}
+
+fn is_over(world: &World, entity: Entity) -> bool {
+    let player = world.resource::<Server>().players.get(&entity);
+    matches!(player, Some(Player::Live(live)) if live.session.is_over())
 }
 
 /// Tells the game how a save of this session ended, and keeps [`SaveBlocked`] in step with it.

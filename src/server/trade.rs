@@ -257,13 +257,13 @@ pub(super) fn apply(
     let result = result.map_err(|[first, second]| TradeError::CommitRefused {
         // The one that says why, and not only that it was the other.
         message: match second {
-            SaveError::LockLost => second.to_string(),
+            SaveError::LockLost | SaveError::Unconfirmed => second.to_string(),
             _ => first.to_string(),
         },
     });
     if let Err(error) = &result {
         warn!(
-            "the trade of players {} and {} is undone: {error}",
+            "the sessions of players {} and {} end with their trade: {error}",
             a.player, b.player
         );
     }

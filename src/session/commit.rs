@@ -273,6 +273,7 @@ impl Core {
             .as_ref()
             .map(|document| self.encode(sessions, document))
             .transpose()?;
+        let is_bare = bytes.is_none() && settle.is_empty();
         let commit = Commit::from(self.hold.write(seq, bytes, settle, then));
         let known = self.is_sent();
         match Sending::new(sessions, commit, vec![known])
@@ -290,6 +291,8 @@ impl Core {
                 Ok(self.is_acknowledged(None, document))
             }
             Answer::Refused(error) => Err(self.is_refused(error)),
+            // It was to give the lock back, which is gone, and everything was stored before.
+            Answer::Unknown(_) if is_bare && known.is_all => Ok(self.is_acknowledged(None, None)),
             Answer::Unknown(error) => Err(self.is_unconfirmed(&error)),
         }
     }
@@ -304,19 +307,21 @@ impl Core {
         }
     }
 
-    /// Takes in that a write is stored. Where the store has not said with which version, it is one more, at least.
+    /// Takes in that a write is stored. Where the store has not said with which version, it is one more, at least, and what
+    /// the record holds stays uncertain.
     pub(super) fn is_acknowledged(&self, version: Option<u64>, document: Option<Document>) -> Saved {
         let mut known = self.known();
-        known.uncertain = false;
-        known.version = version.unwrap_or(known.version.saturating_add(1));
         let written = document.is_some();
+        let Some(version) = version else {
+            let version = known.version.saturating_add(1);
+            return Saved { version, written };
+        };
+        known.uncertain = false;
+        known.version = version;
         if written {
             known.document = document;
         }
-        Saved {
-            version: known.version,
-            written,
-        }
+        Saved { version, written }
     }
 
     /// Takes in why a write of this session, or one that it shares with another, did not land.

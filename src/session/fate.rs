@@ -81,12 +81,13 @@ impl<'a> Sending<'a> {
     /// more.)
     async fn look(&self, turn: &mut Turn) -> Fate {
         let policy = self.sessions.settings().retry.unlimited();
+        let is_alone = self.commit.writes.len() == 1;
         for (write, known) in self.commit.writes.iter().zip(&self.known) {
             let peek = || self.sessions.inner.store.peek(write.player);
             let Ok(record) = policy.retry(turn, peek).await else {
                 continue;
             };
-            match fate(write, *known, record.as_ref()) {
+            match fate(write, *known, is_alone, record.as_ref()) {
                 Fate::Unknown => {}
                 proven => return proven,
             }
@@ -96,11 +97,16 @@ impl<'a> Sending<'a> {
 }
 
 /// What a player's record proves about a write that can't land any more, and behind which its session has sent none.
-fn fate(write: &Write, known: Known, record: Option<&Record>) -> Fate {
+/// `is_alone` says whether it is all of its commit.
+fn fate(write: &Write, known: Known, is_alone: bool, record: Option<&Record>) -> Fate {
     let Some(record) = record else {
         return Fate::Unknown; // Somebody has erased the player.
     };
     if record.fence == write.fence {
+        let holder = record.lock.as_ref().map(|holder| holder.lock);
+        if holder.is_some_and(|lock| lock != write.lock) {
+            return Fate::Unknown; // The player was erased, and has begun anew.
+        }
         return if record.last_seq >= write.seq {
             Fate::Landed
         } else {
@@ -119,9 +125,10 @@ fn fate(write: &Write, known: Known, record: Option<&Record>) -> Fate {
     let is_next = known.is_all && record.version == known.version.saturating_add(1);
     match &write.document {
         Some(document) if record.document.as_ref() != Some(document) => Fate::NotLanded,
-        // An earlier write of the same document may have landed instead, but none that settles the same as well.
-        Some(_) if is_next || write.settle.is_empty() => Fate::Landed,
-        None if is_next => Fate::Landed,
+        _ if is_next => Fate::Landed,
+        // An earlier write of the same document may have landed instead, which is as good; but none that settles the same as
+        // well, or that has another player's side.
+        Some(_) if is_alone && write.settle.is_empty() => Fate::Landed,
         _ => Fate::Unknown,
     }
 }
@@ -133,7 +140,7 @@ mod tests {
     use super::*;
     use crate::{
         id::PlayerId,
-        store::{LockId, Outcome, Settlement, Then},
+        store::{LockHolder, LockId, Outcome, ServerId, Settlement, Then},
     };
 
     const FENCE: u64 = 5;
@@ -172,7 +179,7 @@ mod tests {
             version: VERSION,
             is_all,
         };
-        fate(write, known, Some(record))
+        fate(write, known, true, Some(record))
     }
 
     #[test]
@@ -234,6 +241,29 @@ mod tests {
             version: VERSION,
             is_all: true,
         };
-        assert_eq!(fate(&write(Some(OURS), false), known, None), Fate::Unknown);
+        assert_eq!(fate(&write(Some(OURS), false), known, true, None), Fate::Unknown);
+    }
+    #[test]
+    fn an_equal_document_proves_nothing_about_the_other_side_of_a_trade() {
+        let left = record(FENCE + 1, 0, VERSION + 1, OURS);
+        let of = |is_all| {
+            let known = Known {
+                version: VERSION,
+                is_all,
+            };
+            fate(&write(Some(OURS), false), known, false, Some(&left))
+        };
+        assert_eq!((of(true), of(false)), (Fate::Landed, Fate::Unknown));
+    }
+
+    #[test]
+    fn a_fence_that_has_begun_anew_is_not_taken_for_ours() {
+        let mut anew = record(FENCE, SEQ, VERSION + 1, OURS);
+        anew.lock = Some(LockHolder {
+            lock: LockId::random(),
+            server: ServerId::random(),
+            name: None,
+        });
+        assert_eq!(judge(&write(Some(OURS), false), true, &anew), Fate::Unknown);
     }
 }

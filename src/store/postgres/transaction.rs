@@ -275,7 +275,11 @@ impl Rows {
         let taken_from = match grant {
             Grant::Again => None,
             Grant::Anew { state, taken_from } => {
-                self.granted.push(acquire.player.uuid());
+                if is_there {
+                    // Without a row nobody can have wished for the player, and a row that was skipped may be held by whom
+                    // the wish is for.
+                    self.granted.push(acquire.player.uuid());
+                }
                 let judged_on = judged_on.into_iter().flatten();
                 self.beats
                     .extend(judged_on.map(|lease| (lease.server, lease.beat)));
