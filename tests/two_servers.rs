@@ -6,7 +6,11 @@ mod support;
 use std::time::Duration;
 
 use bevy::prelude::*;
-use bevy_player_data::prelude::*;
+use bevy_player_data::{
+    prelude::*,
+    session::{Attempts, RetryPolicy},
+    testing::{Fault, FaultyStore, Op},
+};
 use support::*;
 
 /// Times short enough for a test, with the proportions of the defaults.
@@ -202,6 +206,54 @@ fn a_paused_server_that_comes_back_changes_nothing_and_hears_once_that_it_lost_t
     );
 
     b.set(on_b, Coins(11));
+    assert_eq!(b.leave_and_save(on_b, "ada"), Ok(()));
+}
+
+#[test]
+fn a_session_that_is_over_by_the_time_that_its_save_is_known_to_have_landed_ends() {
+    let rows = Rows::default();
+    let store = FaultyStore::new(rows.connect(), 7);
+    let faults = store.faults();
+    let patient = RetryPolicy {
+        attempts: Attempts::Limited(100_000),
+        ..hasty("a").retry
+    };
+    let mut a = server(
+        store,
+        ServerSettings {
+            retry: patient,
+            ..hasty("a")
+        },
+    );
+    let on_a = a.join_and_load("ada");
+    a.set(on_a, Coins(3));
+    // It lands, its answer gets lost, and a is cut off until b has ada.
+    faults.fail_next(Op::Commit, 1, Fault::After);
+    faults.fail_next(Op::Commit, 100_000, Fault::Before);
+    faults.fail_next(Op::Lease, 100_000, Fault::Before);
+    a.world_mut().trigger(SavePlayer { entity: on_a });
+    a.world_mut().flush();
+    a.until("the save has landed", |_| faults.injected(Op::Commit) > 0);
+    let mut b = server(rows.connect(), hasty("b"));
+    let on_b = b.join_and_load("ada");
+    assert_eq!(b.component::<Coins>(on_b), Some(Coins(3)));
+    a.forget();
+    faults.clear();
+    let reason = SessionEnd::LockLost;
+    a.until_heard("a hears that its session is over", |told| {
+        *told
+            == (Told::Ended {
+                player: id("ada"),
+                reason: reason.clone(),
+            })
+    });
+    assert!(
+        a.heard()
+            .iter()
+            .any(|told| matches!(told, Told::Saved { result: Ok(()), .. })),
+        "nothing is called lost: {:?}",
+        a.heard()
+    );
     assert_eq!(b.leave_and_save(on_b, "ada"), Ok(()));
 }
 
