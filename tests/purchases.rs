@@ -411,7 +411,8 @@ fn a_commit_that_finds_its_receipt_settled_by_somebody_else_ends_the_session_at_
     let ada = app.join_and_load("ada");
     app.set(ada, Coins(7));
     app.save(ada, "ada").unwrap();
-    faults.fail_next(Op::Commit, 1, Fault::Hang);
+    // Each attempt, however long it takes until the receipt is settled by somebody else.
+    faults.fail_next(Op::Commit, 1000, Fault::Hang);
     let asked = submit(&mut app, receipt("p1", "ada", "coins_100"));
     app.until("it is awarded in memory", |world| {
         world.get::<Coins>(ada).unwrap().0 == 107
@@ -421,7 +422,7 @@ fn a_commit_that_finds_its_receipt_settled_by_somebody_else_ends_the_session_at_
     shell
         .execute("UPDATE receipts SET state = 'granted'", [])
         .unwrap();
-    faults.resume();
+    faults.clear();
     assert_eq!(answer(&mut app, asked), Ok(NotProcessedYet));
     let ended = app.until_heard("the session ends", |told| matches!(told, Told::Ended { .. }));
     let reason = SessionEnd::CommitRefused;
