@@ -244,7 +244,7 @@ fn a_session_that_is_over_by_the_time_that_its_save_is_known_to_have_landed_ends
         *told
             == (Told::Ended {
                 player: id("ada"),
-                reason: reason.clone(),
+                reason,
             })
     });
     assert!(
