@@ -198,8 +198,8 @@ fn whose_data_can_not_be_saved_stays() {
     assert_eq!(scene.b.coins(on_b), Some(7));
 }
 
-#[test]
-fn whose_last_save_was_refused_stays_until_one_has_landed() {
+/// Ada, who is small enough again, on a server whose store has refused her last save.
+fn with_ada_who_was_refused() -> (Scene, Entity) {
     let small = ServerSettings {
         document_limit: 1000,
         ..prompt("a")
@@ -212,6 +212,12 @@ fn whose_last_save_was_refused_stays_until_one_has_landed() {
         scene.a.app.component::<SaveBlocked>(on_a).is_some()
     });
     scene.a.app.set(on_a, Guild("g".to_owned()));
+    (scene, on_a)
+}
+
+#[test]
+fn whose_last_save_was_refused_stays_until_one_has_landed() {
+    let (mut scene, on_a) = with_ada_who_was_refused();
     let on_b = scene.b.app.join("ada");
     scene.run(TICK * 6);
     assert!(scene.a.has_session(on_a), "nobody knows whether it would land");
@@ -454,18 +460,7 @@ fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
 
 #[test]
 fn a_game_can_not_hide_from_itself_that_data_was_refused() {
-    let small = ServerSettings {
-        document_limit: 1000,
-        ..prompt("a")
-    };
-    let mut scene = Scene::with(small, prompt("b"));
-    let on_a = scene.join_a("ada");
-    scene.a.app.set(on_a, Guild("g".repeat(2000)));
-    scene.a.app.world_mut().trigger(SavePlayer { entity: on_a });
-    scene.until("the save is refused", |scene| {
-        scene.a.app.component::<SaveBlocked>(on_a).is_some()
-    });
-    scene.a.app.set(on_a, Guild("g".to_owned()));
+    let (mut scene, on_a) = with_ada_who_was_refused();
     scene.a.app.world_mut().entity_mut(on_a).remove::<SaveBlocked>();
     scene.b.app.join("ada");
     scene.until("a is asked", |scene| scene.a.asked() == 1);
