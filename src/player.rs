@@ -1,26 +1,28 @@
 //! A player's entity as the game sees it: which state it is in and what is told about it.
 //!
-//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and what else is so
-//! meanwhile), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real data, and the client, where it
-//! speaks of the mirror. It promises that a state component can be constructed by this crate only, so that a query for
+//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and the markers beside
+//! them), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real data, and
+//! the client, where it speaks of the mirror. It promises that a state component can be constructed by this crate only, so that a query for
 //! it is proof; who moves a player from state to state is left to `server` and `client`.
 
 use bevy::prelude::*;
 
 use crate::id::PlayerId;
 
-mod deal;
 mod error;
+mod purchase;
 mod state;
+#[cfg(feature = "server")]
+mod trade;
 #[cfg(feature = "server")]
 mod transfer;
 
-pub(crate) use deal::remember_own_purchase;
-pub use deal::{OwnPurchases, PurchaseDecision, PurchaseProcessed};
-#[cfg(feature = "server")]
-pub use deal::{TradeError, TradeSettled};
 pub use error::{ErrorKind, LoadError, SaveError};
+pub(crate) use purchase::remember_own_purchase;
+pub use purchase::{OwnPurchases, PurchaseDecision, PurchaseProcessed};
 pub use state::{LoadDelayed, PlayerFallback, PlayerLoading, PlayerSession, SaveBlocked, SaveUnderWay};
+#[cfg(feature = "server")]
+pub use trade::{TradeError, TradeSettled};
 #[cfg(feature = "server")]
 pub use transfer::{HandOffRequested, PlayerTransferred, TransferPlayer};
 

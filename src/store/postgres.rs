@@ -24,11 +24,11 @@ mod erase;
 mod error;
 mod hints;
 mod import;
-mod inbox;
 mod leases;
 mod open;
 mod queue;
 mod reader;
+mod receipts;
 mod row;
 mod schema;
 mod target;
@@ -295,12 +295,12 @@ impl Store for PostgresStore {
     fn receipt(&self, purchase: PurchaseId) -> BoxFuture<'_, Result<Option<StoredReceipt>, StoreError>> {
         Box::pin(self.alone(move |connection| {
             let purchase = purchase.clone();
-            Box::pin(async move { inbox::receipt(connection, &purchase).await })
+            Box::pin(async move { receipts::receipt(connection, &purchase).await })
         }))
     }
 
     fn open_receipts(&self, player: PlayerId) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        Box::pin(self.alone(move |connection| Box::pin(inbox::open_receipts(connection, player))))
+        Box::pin(self.alone(move |connection| Box::pin(receipts::open_receipts(connection, player))))
     }
 
     fn receipts_of(
@@ -310,12 +310,12 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
         Box::pin(
-            self.alone(move |connection| Box::pin(inbox::receipts_of(connection, player, before, limit))),
+            self.alone(move |connection| Box::pin(receipts::receipts_of(connection, player, before, limit))),
         )
     }
 
     fn arrivals(&self, since: Option<u64>) -> BoxFuture<'_, Result<Arrivals, StoreError>> {
-        Box::pin(self.alone(move |connection| Box::pin(inbox::arrivals(connection, since))))
+        Box::pin(self.alone(move |connection| Box::pin(receipts::arrivals(connection, since))))
     }
 
     fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -339,7 +339,7 @@ impl Store for PostgresStore {
         after: Option<u64>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StoredReceipt>, StoreError>> {
-        Box::pin(self.alone(move |connection| Box::pin(inbox::all_receipts(connection, after, limit))))
+        Box::pin(self.alone(move |connection| Box::pin(receipts::all_receipts(connection, after, limit))))
     }
 
     fn import(&self, rows: Import) -> BoxFuture<'_, Result<(), StoreError>> {
