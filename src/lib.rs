@@ -174,6 +174,9 @@
 //! | [`session`] | the lock, the lease and the ordered queue | no Bevy |
 //! | [`store`] | durable rows | no Bevy |
 //! | [`document`] | one player's stored form | no Bevy, no I/O |
+//! | `id` | the ids of players, products and purchases | nothing |
+//!
+//! Beside them are small ones with one purpose each: `plugin`, `reflect`, `watched`, `chance`, `steps`, and [`testing`].
 
 #[cfg(feature = "server")]
 mod chance;

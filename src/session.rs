@@ -8,6 +8,8 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `handle.rs` | [`Session`]: the right to save a player |
+//! | `settings.rs`, `error.rs` | what can be set; what can become of a load or a save |
 //! | `queue.rs`, `queue/` | [`OrderedQueue`]: per key first in, first out, one at a time |
 //! | `retry.rs` | [`RetryPolicy`]: exponential backoff with jitter, inside the slot |
 //! | `lease.rs` | [`LeaseWatch`]: whose lease stood still for a whole TTL |
@@ -47,7 +49,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     id::PlayerId,
-    store::{ServerId, Store, StoreError, Wished},
+    store::{Commit, Committed, ServerId, Store, StoreError, Wished},
 };
 use heartbeat::Heartbeat;
 use registry::Registry;
@@ -242,6 +244,17 @@ impl Sessions {
 
     fn next_series(&self) -> u64 {
         self.inner.series.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a commit. Whoever has something to be kept, or a lock to give back, goes on trying though the store is damaged: that
+    /// may be mended, until somebody says that there is no more time. A commit of two players is not worth it: it would keep
+    /// the one from everything for the other's damage.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let is_alone = commit.writes.len() == 1;
+        match self.inner.store.commit(commit).await {
+            Err(damage @ StoreError::Corrupt { .. }) if is_alone => Err(StoreError::unavailable(damage)),
+            answer => answer,
+        }
     }
 }
 

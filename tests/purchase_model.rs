@@ -11,10 +11,13 @@
 //! | `PURCHASE_MODEL_CASES` | 500 | how many cases have to count |
 //! | `PURCHASE_MODEL_SEED` | 1 | where all cases follow from |
 //! | `PURCHASE_MODEL_CASE` | | runs this case alone |
+//! | `PLAYER_STORE` | memory | the rows are in an SQLite file or, with the feature `postgres`, in a PostgreSQL database |
 //!
 //! All chance follows from the seed. Only the servers are older in a long run, which a case that is run alone starts anew: its
 //! beats may be a tick off.
 
+#[path = "support/at_once.rs"]
+mod at_once;
 #[path = "support/purchase_model/books.rs"]
 mod books;
 #[path = "support/purchase_model/case.rs"]
@@ -27,6 +30,9 @@ mod env;
 mod late_replies;
 #[path = "support/purchase_model/market.rs"]
 mod market;
+#[path = "support/rows.rs"]
+#[allow(dead_code, reason = "shared with tests of single servers")]
+mod rows;
 #[path = "support/purchase_model/servers.rs"]
 mod servers;
 #[path = "support/purchase_model/shop.rs"]
@@ -58,6 +64,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 use proptest_state_machine::ReferenceStateMachine;
+use rows::command;
 use servers::{Cluster, LATE_REPLY, OPS, Soundness, fault_name, op_name};
 use shop::Mishap;
 use tally::Tally;
@@ -140,7 +147,11 @@ impl fmt::Display for Failure {
         }
         write!(
             f,
-            "to run it alone: PURCHASE_MODEL_SEED={seed} PURCHASE_MODEL_CASE={case} cargo test --test purchase_model"
+            "to run it alone: {}",
+            command(
+                &format!("PURCHASE_MODEL_SEED={seed} PURCHASE_MODEL_CASE={case}"),
+                "purchase_model"
+            )
         )
     }
 }

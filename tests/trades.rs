@@ -4,7 +4,7 @@
 #[path = "support/server.rs"]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
 use bevy_player_data::{
@@ -85,6 +85,16 @@ impl Market {
         let players = [self.ada, self.bob];
         self.app.world_mut().commands().trade(players, hand_over);
         self.app.world_mut().flush();
+    }
+
+    /// Waits, without an update, until the store has answered everything.
+    fn until_answered(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let queued = |server: PlayerDataServer| server.queue_len();
+        while self.app.world_mut().run_system_cached(queued).unwrap() > 0 {
+            assert!(Instant::now() < deadline, "the store has not answered");
+            std::thread::yield_now();
+        }
     }
 
     #[track_caller]
@@ -279,6 +289,28 @@ fn when_one_players_lock_was_lost_neither_document_has_the_trade_and_both_sessio
             .until("the other's lock is given back", |_| !is_locked(&rows, innocent));
         assert_eq!(market.in_store(), ADA);
     }
+}
+
+#[test]
+fn who_was_saved_before_a_trade_that_is_refused_is_told_of_the_trade_and_of_no_lost_lock() {
+    let mut market = open();
+    let other = OtherServer::start(&market.rows, "b");
+    let server = row(&market.rows, "bob").unwrap().lock.unwrap().server;
+    wait(market.rows.retire(server)).unwrap();
+    other.lock(&market.rows, "bob");
+    market.app.set(market.ada, Coins(3));
+    market.app.world_mut().trigger(SavePlayer { entity: market.ada });
+    market.trade();
+    market.until_answered();
+    assert!(market.outcome().is_err());
+    let told = market.app.heard();
+    let of_ada = |reason| {
+        let player = id("ada");
+        Told::Ended { player, reason }
+    };
+    assert!(told.contains(&of_ada(SessionEnd::CommitRefused)), "{told:?}");
+    assert!(!told.contains(&of_ada(SessionEnd::LockLost)), "{told:?}");
+    assert_eq!(stored_value::<Coins>(&market.rows, "ada"), Some(Coins(3)));
 }
 
 #[test]
@@ -549,7 +581,7 @@ fn a_trade_on_its_way_is_shown_and_counts_as_two_saves_that_take_time() {
     market.faults.hang();
     market.trade();
     assert!(market.app.component::<SaveUnderWay>(market.ada).is_some());
-    let held_up = std::time::Instant::now();
+    let held_up = Instant::now();
     while held_up.elapsed() < Duration::from_millis(100) {
         market.app.update();
     }

@@ -300,6 +300,38 @@ fn a_game_may_keep_a_player_whose_session_was_taken_on_data_that_is_never_saved(
 }
 
 #[test]
+fn a_game_that_loads_a_player_anew_whose_session_was_taken_is_not_put_on_unsaved_data() {
+    let store = Rows::default();
+    let keep = ServerSettings {
+        on_session_lost: OnSessionLost::KeepAsFallback,
+        ..hasty("a")
+    };
+    let mut a = server(store.connect(), keep);
+    a.add_observer(|on: On<PlayerSessionEnded>, mut commands: Commands| {
+        commands.entity(on.entity).insert(PersistentPlayer(on.player));
+    });
+    let on_a = a.join_and_load("ada");
+    let mut b = server(store.connect(), hasty("b"));
+    let on_b = b.join_and_load("ada");
+    b.set(on_b, Coins(10));
+    a.world_mut().trigger(SavePlayer { entity: on_a });
+    a.until("the player is loaded anew", |world| {
+        world.entity(on_a).contains::<PlayerLoading>()
+    });
+    assert!(!a.world().entity(on_a).contains::<PlayerFallback>());
+    assert_eq!(b.leave_and_save(on_b, "ada"), Ok(()));
+    a.until("the player is in a session", |world| {
+        let entity = world.entity(on_a);
+        assert!(
+            !entity.contains::<PlayerFallback>(),
+            "a player is in exactly one state"
+        );
+        entity.contains::<PlayerSession>()
+    });
+    assert_eq!(a.component::<Coins>(on_a), Some(Coins(10)));
+}
+
+#[test]
 fn of_two_servers_that_ask_at_once_one_gets_the_session_and_the_other_a_clean_answer() {
     let store = Rows::default();
     let impatient = |name: &str| ServerSettings {

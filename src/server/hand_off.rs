@@ -86,6 +86,9 @@ pub(super) struct HandOffs {
     /// What the game has asked for and is not done.
     transfers: Vec<Transfer>,
     lately: Lately,
+    /// How many saves of a session, by its lock, have to be answered before it is given up: those that were asked for when a wish
+    /// for it was first seen of which one has stood ever since.
+    behind: HashMap<LockId, u64>,
 }
 
 /// A player whom the game sends to another server.
@@ -103,8 +106,6 @@ pub(super) struct Suitors {
     since: Duration,
     /// When the game may be asked again.
     next: Duration,
-    /// How many saves have to be answered before it is, because of the wish for this lock.
-    behind: Option<(LockId, u64)>,
 }
 
 /// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they are for.
@@ -138,7 +139,6 @@ impl Suitors {
         Self {
             since,
             next: Duration::ZERO,
-            behind: None,
         }
     }
 
@@ -149,11 +149,11 @@ impl Suitors {
     /// The game is asked now, and not again for a while.
     fn ask(&mut self, now: Duration, settings: &HandOffSettings) {
         self.next = now.saturating_add(settings.ask_again);
-        self.behind = None;
     }
 }
 
 /// What has to be done once a player who was handed off is saved and released.
+#[derive(Default)]
 pub(super) struct Departure {
     client: Option<Connection>,
     /// Where the game has sent them.
@@ -162,7 +162,11 @@ pub(super) struct Departure {
 
 /// Takes in whose wishes stand now.
 pub(super) fn apply_wished(world: &mut World, wished: Vec<Wished>) {
-    world.resource_mut::<HandOffs>().wished = wished;
+    let mut hand_offs = world.resource_mut::<HandOffs>();
+    hand_offs
+        .behind
+        .retain(|held, _| wished.iter().any(|wished| wished.wish.held == *held));
+    hand_offs.wished = wished;
 }
 
 /// Takes in a [`TransferPlayer`]. From here on it is answered once, unless the server exits.
@@ -258,7 +262,7 @@ fn consider(world: &mut World, wished: &Wished) {
     if is_dealing(world, entity) {
         return;
     }
-    let server = &mut *world.resource_mut::<Server>();
+    let server = world.resource_mut::<Server>().into_inner();
     let settings = server.settings.hand_off;
     let Some(live) = server.live_mut(entity) else {
         return;
@@ -268,13 +272,17 @@ fn consider(world: &mut World, wished: &Wished) {
     }
     // A save that is under way may be refused, and then the player stays: what can't be saved would be lost. (One that
     // observers of the request ask for has nothing that the final save behind it doesn't have.)
-    let wish = wished.wish.lock;
-    let known = live.suitors.behind.filter(|(before, _)| *before == wish);
-    let (_, saves) = *live.suitors.behind.insert(known.unwrap_or((wish, live.queued)));
-    if !live.has_answered(saves) {
-        return;
+    let (queued, held) = (live.queued, wished.wish.held);
+    let saves = *world
+        .resource_mut::<HandOffs>()
+        .behind
+        .entry(held)
+        .or_insert(queued);
+    match world.resource_mut::<Server>().into_inner().live_mut(entity) {
+        Some(live) if live.has_answered(saves) => live.suitors.ask(now, &settings),
+        _ => return,
     }
-    live.suitors.ask(now, &settings);
+    world.resource_mut::<HandOffs>().behind.remove(&held);
     let mut request = HandOffRequested::new(entity, player, name.clone());
     world.trigger_ref(&mut request);
     world.flush();
@@ -298,14 +306,7 @@ fn consider(world: &mut World, wished: &Wished) {
     info!("player {player} is handed off to server `{name}`, which has asked for them");
     let keeps = world.resource::<Server>().settings.on_session_lost == OnSessionLost::KeepAsFallback;
     if keeps {
-        let_go(
-            world,
-            entity,
-            Departure {
-                client: None,
-                to: None,
-            },
-        );
+        let_go(world, entity);
         let server = name.clone();
         leave::keep_as_fallback(world, entity, player, LoadError::SessionLocked { server });
     } else {
@@ -355,21 +356,23 @@ fn is_dealing(world: &World, entity: Entity) -> bool {
 
 /// Ends the session and despawns the entity: from here on the player is on their way.
 fn depart(world: &mut World, entity: Entity, departure: Departure) {
-    if let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) {
-        live.departure = Some(departure);
-    }
+    prepare(world, entity, departure);
     leave::despawn_because(world, entity, SessionEnd::HandedOff, |world| {
         despawn(world, entity);
     });
 }
 
-/// Ends the session of an entity that stays.
-fn let_go(world: &mut World, entity: Entity, departure: Departure) {
+/// Ends the session of an entity that stays, with its client.
+fn let_go(world: &mut World, entity: Entity) {
+    prepare(world, entity, Departure::default());
+    leave::leave(&mut world.into(), entity, SessionEnd::HandedOff);
+    world.flush();
+}
+
+fn prepare(world: &mut World, entity: Entity, departure: Departure) {
     if let Some(live) = world.resource_mut::<Server>().into_inner().live_mut(entity) {
         live.departure = Some(departure);
     }
-    leave::leave(&mut world.into(), entity, SessionEnd::HandedOff);
-    world.flush();
 }
 
 fn client_of(world: &World, entity: Entity) -> Option<Connection> {

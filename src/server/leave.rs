@@ -249,13 +249,17 @@ pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: Player
         return;
     };
     entity_mut.remove::<(PlayerSession, SaveBlocked, SaveUnderWay)>();
-    if !entity_mut.is_despawned() && entity_mut.contains::<PersistentPlayer>() {
-        entity_mut.insert(PlayerFallback::new(reason));
-        world
-            .resource_mut::<Server>()
-            .players
-            .insert(entity, Player::Fallback { player });
+    // An observer of the session's end may have taken the player off, or have begun another load.
+    let is_still_theirs =
+        !entity_mut.is_despawned() && entity_mut.get::<PersistentPlayer>() == Some(&PersistentPlayer(player));
+    if !is_still_theirs || world.resource::<Server>().waiting.contains(&entity) {
+        return;
     }
+    world.entity_mut(entity).insert(PlayerFallback::new(reason));
+    world
+        .resource_mut::<Server>()
+        .players
+        .insert(entity, Player::Fallback { player });
 }
 
 /// Has `despawn` end the session with this reason: like one that the player has ended, after all observers of the despawn, so

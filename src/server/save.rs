@@ -418,10 +418,11 @@ pub(super) fn apply(
     answer(world, entity, player, ticket, result.clone(), took);
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
-        Err(SaveError::LockLost | SaveError::Unconfirmed) => SessionEnd::LockLost,
-        Err(SaveError::Forfeited { .. }) => SessionEnd::CommitRefused,
-        // It was stored, and by the time that this was found out somebody else had the player.
-        Ok(()) if is_over(world, entity) => SessionEnd::LockLost,
+        Err(SaveError::LockLost) => SessionEnd::LockLost,
+        // It may be stored, and if it is, by the time that this was found out somebody else had the player. What of a trade
+        // can't be told is the end of both sessions, whosever lock it was.
+        Ok(()) | Err(SaveError::Unconfirmed) if has_lost_its_lock(world, entity) => SessionEnd::LockLost,
+        Err(SaveError::Forfeited { .. } | SaveError::Unconfirmed) => SessionEnd::CommitRefused,
         _ => return,
     };
     if world.resource::<Server>().is_live(entity, ticket) {
@@ -429,9 +430,9 @@ pub(super) fn apply(
     }
 }
 
-fn is_over(world: &World, entity: Entity) -> bool {
+fn has_lost_its_lock(world: &World, entity: Entity) -> bool {
     let player = world.resource::<Server>().players.get(&entity);
-    matches!(player, Some(Player::Live(live)) if live.session.is_over())
+    matches!(player, Some(Player::Live(live)) if live.session.has_lost_its_lock())
 }
 
 /// Tells the game how a save of this session ended, and keeps [`SaveBlocked`] in step with it.

@@ -28,8 +28,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// The server's name, by which it is known to other servers on the same store: unique among those that run at one
-    /// time, and the same after a restart, so that a crashed server takes up its players again at once.
-    /// Default: `server`.
+    /// time, and the same after a restart, so that with SQLite a crashed server takes up its players again at once.
+    /// (PostgreSQL can't prove it dead: there it loads nobody until its old lease has lapsed.) Default: `server`.
     pub name: String,
     /// How often the server shows the others that it lives. Default: 10 s.
     pub beat: Duration,

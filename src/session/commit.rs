@@ -135,6 +135,10 @@ impl Core {
         self.known().standing != Standing::Good
     }
 
+    pub(super) fn has_lost_its_lock(&self) -> bool {
+        self.known().standing == Standing::Lost
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! What became of a commit whose answer was lost, when the lock is lost by the time it is asked for again.
+//! What became of a commit whose answer was lost, when the lock is lost, or the record, by the time it is asked for again.
 //!
 //! An attempt that was not answered may have landed: the final save and its release did, say, and another server, which
 //! waits for just that, took the free lock before the next attempt arrived. The store then says "lock lost" to something that is
@@ -20,11 +20,11 @@ pub(super) struct Known {
 /// What was learnt of a commit in the end.
 pub(super) enum Answer {
     Committed(Committed),
-    /// It was never acknowledged, but it is stored. Since then the lock of one of its players was lost.
+    /// It was never acknowledged, but it is stored. Since then the lock of one of its players was lost, or their record.
     Landed(StoreError),
     /// Nothing of it is stored, unless the error is an outage.
     Refused(StoreError),
-    /// A lock is lost, and nobody can tell any more whether an attempt landed before.
+    /// A lock or a record is lost, and nobody can tell any more whether an attempt landed before.
     Unknown(StoreError),
 }
 
@@ -57,22 +57,23 @@ impl<'a> Sending<'a> {
 
     /// Sends the commit as often as `policy` says. It may be called again after an outage.
     pub(super) async fn send(&mut self, policy: &RetryPolicy, turn: &mut Turn) -> Answer {
-        let store = &self.sessions.inner.store;
-        let (commit, attempts) = (&self.commit, &mut self.attempts);
+        let (sessions, commit, attempts) = (self.sessions, &self.commit, &mut self.attempts);
         let sent = policy
             .retry(turn, || {
                 *attempts += 1;
-                store.commit(commit.clone())
+                sessions.commit(commit.clone())
             })
             .await;
         match sent {
             Ok(committed) => Answer::Committed(committed),
             // Before it, there was an attempt without an answer.
-            Err(error @ StoreError::LockLost { .. }) if self.attempts > 1 => match self.look(turn).await {
-                Fate::Landed => Answer::Landed(error),
-                Fate::NotLanded => Answer::Refused(error),
-                Fate::Unknown => Answer::Unknown(error),
-            },
+            Err(error @ (StoreError::LockLost { .. } | StoreError::Corrupt { .. })) if self.attempts > 1 => {
+                match self.look(turn).await {
+                    Fate::Landed => Answer::Landed(error),
+                    Fate::NotLanded => Answer::Refused(error),
+                    Fate::Unknown => Answer::Unknown(error),
+                }
+            }
             Err(error) => Answer::Refused(error),
         }
     }

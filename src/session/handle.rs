@@ -84,6 +84,11 @@ impl Session {
         self.core.is_over()
     }
 
+    /// Whether it is over because somebody else has the lock.
+    pub(crate) fn has_lost_its_lock(&self) -> bool {
+        self.core.has_lost_its_lock()
+    }
+
     /// Asks for a save of this snapshot. It takes its place in the player's queue at once, and is encoded when its turn
     /// comes. A document equal to the one that was last acknowledged is not written again.
     ///

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{SessionSettings, Sessions, lease::LeaseWatch, settle};
 use crate::{
-    store::{LapsedLease, Lease, Leases, ServerId, ServerLease, StoreError},
+    store::{LapsedLease, Lease, Leases, ServerId, StoreError},
     watched::Watched,
 };
 
@@ -50,7 +50,6 @@ pub(super) struct Heartbeat {
     lease: Lease,
     beat: Duration,
     ttl: Duration,
-    name_timeout: Duration,
     state: Mutex<State>,
     phase: Watched<LeaseState>,
     /// Held during a call to the store, so that retiring cannot be overtaken by a beat that was already under way.
@@ -68,18 +67,19 @@ struct State {
     unanswered: u64,
     /// Since when the lease could have been refreshed: the first tick.
     started: Option<Instant>,
+    /// Since when our name is taken, as far as that could be seen without a gap.
     name_taken_since: Option<Instant>,
-    /// The other boot of our name, and how often its beat was seen to move.
-    namesake: Option<Namesake>,
     warned: bool,
     trouble: String,
     watch: LeaseWatch,
 }
 
-struct Namesake {
-    server: ServerId,
-    beat: u64,
-    moves: u32,
+impl State {
+    /// What was seen to stand still before may have moved meanwhile.
+    fn could_not_look(&mut self) {
+        self.watch.failed();
+        self.name_taken_since = None;
+    }
 }
 
 impl Heartbeat {
@@ -92,7 +92,6 @@ impl Heartbeat {
             },
             beat: settings.beat,
             ttl: settings.lease_ttl,
-            name_timeout: settings.name_timeout,
             state: Mutex::new(State {
                 due: None,
                 in_flight: false,
@@ -101,7 +100,6 @@ impl Heartbeat {
                 unanswered: 0,
                 started: None,
                 name_taken_since: None,
-                namesake: None,
                 warned: false,
                 trouble: "the store has not answered yet".to_owned(),
                 watch: LeaseWatch::new(settings.lease_ttl),
@@ -196,7 +194,6 @@ impl Heartbeat {
             Ok(leases) => {
                 state.watch.read(asked, Instant::now(), &leases);
                 state.name_taken_since = None;
-                state.namesake = None;
                 if std::mem::take(&mut state.warned) {
                     info!("the lease of server `{}` is refreshed again", self.lease.name);
                 }
@@ -219,39 +216,32 @@ impl Heartbeat {
                 if matches!(error, StoreError::NameTaken { .. }) {
                     self.name_taken(&mut state, asked);
                 } else {
-                    state.watch.failed();
+                    state.could_not_look();
                 }
             }
         }
     }
 
-    /// Looks at the other boot of our name. A predecessor that is still flushing has stopped beating (but for a beat
-    /// that was under way), so one whose beat keeps moving is a server that runs, and one whose beat stands still for a TTL
-    /// is dead, which not every store can find out by itself.
+    /// Looks at the lease of the other boot of our name: once it has lapsed that boot is dead, which not every store can find
+    /// out by itself.
     fn observe_namesake(&self, asked: Instant, leases: Result<Leases, StoreError>) {
         let mut state = self.lock();
-        let Ok(leases) = leases else {
-            return state.watch.failed();
-        };
-        state.watch.read(asked, Instant::now(), &leases);
-        let ours = |lease: &&ServerLease| lease.name == self.lease.name && lease.server != self.lease.server;
-        let Some(&ServerLease { server, beat, .. }) = leases.servers.iter().find(ours) else {
-            return;
-        };
-        let moves = match &state.namesake {
-            Some(seen) if seen.server == server => seen.moves + u32::from(seen.beat != beat),
-            _ => 0,
-        };
-        state.namesake = Some(Namesake { server, beat, moves });
+        match leases {
+            Ok(leases) => state.watch.read(asked, Instant::now(), &leases),
+            Err(_) => state.could_not_look(),
+        }
     }
 
+    /// A predecessor beats while it flushes, as a second server of our name does. Only that it comes to an end tells them apart:
+    /// within less than a TTL, or its own lease would lapse; and if it crashes then, that takes a TTL more.
     fn name_taken(&self, state: &mut State, now: Instant) {
+        let timeout = self.ttl.saturating_mul(2);
         let since = *state.name_taken_since.get_or_insert(now);
-        let is_running = state.namesake.as_ref().is_some_and(|namesake| namesake.moves > 1);
-        if !is_running && now.saturating_duration_since(since) < self.name_timeout {
+        if now.saturating_duration_since(since) < timeout {
             if self.enter(LeaseState::WaitingForName) {
-                info!(
-                    "waiting for the running server named `{}` to end",
+                warn!(
+                    "another running server is named `{}`: it has {timeout:?} to end, in case that it is this one's \
+                     predecessor; if it isn't, give this one a name of its own",
                     self.lease.name
                 );
             }

@@ -9,7 +9,8 @@ use crate::document::Compression;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionSettings {
     /// The server's name, by which other servers and players hear who holds a lock. It outlives restarts, and no two
-    /// running servers may share one. Default: `server`.
+    /// running servers may share one: a predecessor, which may still be flushing, is waited for, but not for more than two
+    /// TTLs. Default: `server`.
     pub name: String,
     /// How often the lease is refreshed. Default: 10 s.
     pub beat: Duration,
@@ -19,10 +20,6 @@ pub struct SessionSettings {
     /// How long a load may take in all, including its wait for a lock that another server holds. Longer than
     /// `lease_ttl`, so that a player whose server crashed gets in at the first try. Default: 40 s.
     pub load_timeout: Duration,
-    /// How long to wait for a predecessor of the same name, which may still be flushing, before calling it a second
-    /// server with our name. Longer than `lease_ttl` on a store that can't prove a crashed predecessor dead before its lease
-    /// has lapsed, as PostgreSQL's can't. Default: 60 s.
-    pub name_timeout: Duration,
     /// Whether a load that meets another server's lock asks that server for the player. One that doesn't waits until the lock is
     /// free, and looks for that once a second. Default: yes.
     pub ask: bool,
@@ -42,7 +39,6 @@ impl Default for SessionSettings {
             beat: Duration::from_secs(10),
             lease_ttl: Duration::from_secs(30),
             load_timeout: Duration::from_secs(40),
-            name_timeout: Duration::from_secs(60),
             ask: true,
             wish_poll: Duration::from_millis(10),
             retry: RetryPolicy::default(),
@@ -67,7 +63,6 @@ impl SessionSettings {
             ("beat", self.beat),
             ("lease_ttl", self.lease_ttl),
             ("load_timeout", self.load_timeout),
-            ("name_timeout", self.name_timeout),
             ("wish_poll", self.wish_poll),
         ] {
             if duration.is_zero() {
@@ -119,7 +114,6 @@ mod tests {
         assert!(refused(|s| s.beat = Duration::ZERO).contains("`beat`"));
         assert!(refused(|s| s.lease_ttl = Duration::ZERO).contains("`lease_ttl`"));
         assert!(refused(|s| s.load_timeout = Duration::ZERO).contains("`load_timeout`"));
-        assert!(refused(|s| s.name_timeout = Duration::ZERO).contains("`name_timeout`"));
         assert!(refused(|s| s.retry.attempt_timeout = Duration::ZERO).contains("`attempt_timeout`"));
     }
 }

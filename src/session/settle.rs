@@ -99,7 +99,7 @@ pub(super) async fn release(sessions: &Sessions, hold: Hold, seq: u64, turn: &mu
     let inner = &sessions.inner;
     let commit = Commit::from(hold.release(seq));
     let policy = inner.settings.retry.unlimited();
-    match policy.retry(turn, || inner.store.commit(commit.clone())).await {
+    match policy.retry(turn, || sessions.commit(commit.clone())).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => {}
         Err(error) => warn!(
             "the session lock of player {} could not be given back: {error}",
@@ -172,8 +172,7 @@ pub(super) async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) ->
         fence: record.fence,
     };
     let write = hold.release(record.last_seq.saturating_add(1));
-    let commit = async { inner.store.commit(write.into()).await };
-    match retry.careful_attempt(commit).await {
+    match retry.careful_attempt(sessions.commit(write.into())).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -54,7 +54,6 @@ pub(crate) fn settings(name: &str) -> SessionSettings {
         beat: Duration::from_millis(500),
         lease_ttl: Duration::from_secs(60),
         load_timeout: Duration::from_secs(90),
-        name_timeout: Duration::from_secs(90),
         retry: RetryPolicy {
             first: Duration::from_millis(20),
             max: Duration::from_millis(200),

@@ -9,7 +9,7 @@ use bevy_player_data::{
 };
 
 use super::{
-    scene::{Game, Scene, TICK, prompt},
+    scene::{Game, Scene, Side, TICK, prompt},
     support::*,
 };
 
@@ -439,8 +439,8 @@ fn a_save_that_is_on_its_way_is_answered_before_the_game_is_asked() {
     assert_eq!(scene.b.coins(on_b), Some(10));
 }
 
-#[test]
-fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
+/// A scene in which some save of ada's is always under way.
+fn with_ada_who_is_saved_all_the_time() -> Scene {
     let (mut scene, _) = Scene::with_ada(10);
     let latency = TICK * 3..=TICK * 3;
     scene.a.faults.set_rates(FaultRates { latency, ..default() });
@@ -453,8 +453,27 @@ fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
         },
     );
     scene.run(TICK * 10);
+    scene
+}
+
+#[test]
+fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
+    let mut scene = with_ada_who_is_saved_all_the_time();
     let on_b = scene.b.app.join("ada");
     let took = scene.until("ada is on b", |scene| scene.b.has_session(on_b));
+    assert!(took <= 5 * SECOND, "it took {took:?}");
+}
+
+#[test]
+fn a_game_that_saves_all_the_time_and_is_asked_by_two_gives_players_up_as_well() {
+    let mut scene = with_ada_who_is_saved_all_the_time();
+    let mut c = Side::new(&scene.runtime, &scene.rows, prompt("c"));
+    let on_b = scene.b.app.join("ada");
+    let on_c = c.app.join("ada");
+    let took = scene.until("ada is on b or c", |scene| {
+        c.app.update();
+        scene.b.has_session(on_b) || c.has_session(on_c)
+    });
     assert!(took <= 5 * SECOND, "it took {took:?}");
 }
 

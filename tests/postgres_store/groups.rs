@@ -244,14 +244,15 @@ async fn a_limit_of_the_whole_database_refuses_no_save_for_good() {
 }
 
 #[tokio::test]
-async fn a_damaged_page_drops_no_save() {
+async fn a_damaged_page_is_called_corrupt_and_takes_saves_once_it_is_mended() {
     for code in ["XX001", "XX002"] {
         let url = shared().new_schema();
         let (server, mut sessions) = crowd(&url, 1).await;
         let admin = stranger(&url).await;
         refuse(&admin, "players", 1_000_000, code).await;
         let write = sessions[0].write("final");
-        let refused = assert_unavailable(server.store.commit(write.clone().into()).await);
+        let refused = server.store.commit(write.clone().into()).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
         assert_mentions(&refused, &["damaged", "backup"]);
         let load = server.acquire(BOB).await.unwrap_err();
         assert!(matches!(load, StoreError::Corrupt { .. }), "{load}");

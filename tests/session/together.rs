@@ -94,6 +94,39 @@ async fn a_lost_reply_is_one_effect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_players_damaged_record_does_not_keep_the_other_here() {
+    let arena = Server::start("arena").await;
+    let (mut ada, mut bob) = (arena.join("ada").await, arena.join("bob").await);
+    save(&mut bob, 2).answer().await.expect("saved");
+    arena.wire.script(Op::Commit, [Fault::Damage]);
+    let (_, answer) = together([(&mut ada, 10), (&mut bob, 20)]);
+    let left = close(bob, 20);
+    for error in answer.answer().await.expect_err("the record can't be read") {
+        assert!(matches!(error, SaveError::Forfeited { .. }), "{error}");
+    }
+    assert!(matches!(left.answer().await, Err(SaveError::Forfeited { .. })));
+    assert_eq!(
+        (arena.stored("bob").await, arena.is_free("bob").await),
+        (Some(2), true)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_landed_before_a_record_was_damaged_is_not_called_refused() {
+    let arena = Server::start("arena").await;
+    let (mut ada, mut bob) = (arena.join("ada").await, arena.join("bob").await);
+    arena.wire.script(Op::Commit, [Fault::LoseReply, Fault::Damage]);
+    let (_, answer) = together([(&mut ada, 1), (&mut bob, 2)]);
+    answer.answer().await.expect("it had landed");
+    assert!(!ada.is_over() && !bob.is_over());
+    save(&mut ada, 3).answer().await.expect("the record is mended");
+    assert_eq!(
+        (arena.stored("ada").await, arena.stored("bob").await),
+        (Some(3), Some(2))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_one_lock_is_lost_both_sessions_are_over_at_their_last_commit() {
     let (a, b) = two_servers().await;
     let (mut ada, mut bob) = (a.join("ada").await, a.join("bob").await);

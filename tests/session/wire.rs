@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     Hang,
     Reject,
+    /// Nothing happens, and the store says that it is damaged.
+    Damage,
     Panic,
 }
 
@@ -61,6 +63,7 @@ pub(crate) struct WireState {
     landed_late: Mutex<usize>,
     refusals: Mutex<usize>,
     documents_sent: Mutex<usize>,
+    predecessor: Mutex<Option<Wire>>,
 }
 
 impl Wire {
@@ -75,6 +78,7 @@ impl Wire {
                 landed_late: Mutex::default(),
                 refusals: Mutex::default(),
                 documents_sent: Mutex::default(),
+                predecessor: Mutex::default(),
             }),
         }
     }
@@ -99,6 +103,12 @@ impl Wire {
     /// The process is dead: nothing of it reaches the store, and what it held is proven dead.
     pub(crate) fn cut(&self) {
         self.state.store.lock().unwrap().take();
+    }
+
+    /// The store is like a database: that the one behind `other`, who has our name, is dead it believes once their lease was
+    /// seen to lapse.
+    pub(crate) fn succeeds(&self, other: &Wire) {
+        *self.state.predecessor.lock().unwrap() = Some(other.clone());
     }
 
     pub(crate) fn calls(&self, op: Op) -> usize {
@@ -155,6 +165,7 @@ impl Wire {
                 }
                 Fault::Hang => pending().await,
                 Fault::Reject => Err(StoreError::rejected("too large")),
+                Fault::Damage => Err(StoreError::corrupt("a bad page")),
                 Fault::Panic => panic!("a bug"),
             }
         })
@@ -180,8 +191,14 @@ impl Wire {
 
 impl Store for Wire {
     fn lease(&self, lease: Lease) -> BoxFuture<'_, Result<Leases, StoreError>> {
+        let predecessor = self.state.predecessor.lock().unwrap().clone();
         self.send(Op::Lease, move |store| {
-            Box::pin(async move { store.lease(lease).await })
+            Box::pin(async move {
+                if let (Some(predecessor), false) = (predecessor, lease.lapsed.is_empty()) {
+                    predecessor.cut();
+                }
+                store.lease(lease).await
+            })
         })
     }
 

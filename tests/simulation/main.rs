@@ -56,7 +56,7 @@ use std::{
 };
 
 use env::number;
-use rows::kind;
+use rows::{command, kind};
 use run::{Outcome, run};
 use step::expected;
 use tally::Tally;
@@ -267,13 +267,9 @@ fn is_the_same(history: &str, again: &str) -> Result<(), String> {
 }
 
 fn how_to_replay(seed: u64) -> String {
-    let (store, features) = match kind().as_str() {
-        "memory" => (String::new(), ""),
-        "postgres" => ("PLAYER_STORE=postgres ".to_owned(), "--features postgres "),
-        store => (format!("PLAYER_STORE={store} "), ""),
-    };
-    format!(
-        "to run it alone: {store}SIMULATION_SEED={seed} cargo test {features}--test simulation whatever_happens -- \
-         --nocapture"
-    )
+    let again = command(
+        &format!("SIMULATION_SEED={seed}"),
+        "simulation whatever_happens -- --nocapture",
+    );
+    format!("to run it alone: {again}")
 }

@@ -48,6 +48,16 @@ pub fn kind() -> String {
     std::env::var("PLAYER_STORE").unwrap_or_else(|_| "memory".to_owned())
 }
 
+/// The command that runs a test again on such rows, with these variables.
+pub fn command(variables: &str, test: &str) -> String {
+    let (store, features) = match kind().as_str() {
+        "memory" => (String::new(), ""),
+        "postgres" => ("PLAYER_STORE=postgres ".to_owned(), "--features postgres "),
+        store => (format!("PLAYER_STORE={store} "), ""),
+    };
+    format!("{store}{variables} cargo test {features}--test {test}")
+}
+
 impl Default for Rows {
     fn default() -> Self {
         Self::of(&kind(), Duration::from_secs(4))

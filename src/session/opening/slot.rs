@@ -25,6 +25,8 @@ use crate::{
 enum NoLock {
     /// It has been answered meanwhile.
     Abandoned,
+    /// An older session of ours has it, whose close is behind us in the queue.
+    IsOurs,
     /// Trying again is of no use.
     Failed(StoreError),
 }
@@ -52,10 +54,15 @@ pub(super) async fn run(sessions: &Sessions, load: &Arc<Load>, turn: &mut Turn) 
         }
         Err(no_lock) => {
             wishing.withdraw();
+            let is_ours = matches!(no_lock, NoLock::IsOurs);
             if let NoLock::Failed(error) = no_lock {
                 load.abandon(OpenError::from_store(load.player, error));
             }
             settle::release_if_granted(sessions, load.player, load.lock, turn).await;
+            // As above: behind the close.
+            if is_ours && !load.park(sessions) {
+                super::enqueue(sessions, load);
+            }
         }
     }
 }
@@ -122,11 +129,16 @@ async fn acquire(
         let mut pause = match &error {
             StoreError::SessionLocked { holder, .. } => {
                 let known = orphan;
-                let ours = holder.server == inner.server && !inner.registry.is_in_use(holder.lock);
-                orphan = ours.then_some(holder.lock);
+                let is_ours = holder.server == inner.server;
+                if is_ours && inner.registry.is_in_use(holder.lock) {
+                    load.is_delayed_by(OpenError::from_store(load.player, error));
+                    turn.backoff(lock_pause(1)).await;
+                    return Err(NoLock::IsOurs);
+                }
+                orphan = is_ours.then_some(holder.lock);
                 refusals += 1;
                 failures = 0;
-                in_the_way = (inner.settings.ask && holder.server != inner.server).then_some(holder.lock);
+                in_the_way = (inner.settings.ask && !is_ours).then_some(holder.lock);
                 if orphan.is_some() && orphan != known {
                     Duration::ZERO
                 } else {

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use super::{
     super::{Acquire, Acquired, Commit, Committed, Enqueued, NewReceipt, Notice, StoreError},
     connection::Connections,
-    error::{Consequence, Failure},
+    error::Consequence,
     transaction::{self, Locking},
 };
 use crate::{chance::random, id::PlayerId};
@@ -136,7 +136,7 @@ pub(super) fn start(
     let (alone, waiting_alone) = queue();
     let typical = Arc::new(AtomicUsize::new(LIKELY_LOAD));
     let mut lane = |lane, waiting: &Waiting, aside: Option<mpsc::UnboundedSender<Request>>| {
-        let lane = Server {
+        let lane = Worker {
             lane,
             waiting: Arc::clone(waiting),
             aside: aside.map(Mutex::new),
@@ -169,7 +169,7 @@ fn queue() -> (mpsc::UnboundedSender<Request>, Waiting) {
 }
 
 /// What one lane owns.
-struct Server {
+struct Worker {
     lane: Lane,
     waiting: Waiting,
     aside: Option<Mutex<mpsc::UnboundedSender<Request>>>,
@@ -178,7 +178,7 @@ struct Server {
     typical: Arc<AtomicUsize>,
 }
 
-impl Server {
+impl Worker {
     async fn serve(self) {
         let mut next = None;
         loop {
@@ -289,7 +289,6 @@ impl Server {
             }
             return;
         }
-        let is_damage = matches!(failure, Failure::Database(_));
         let error = failure.explain(&self.connections.target);
         // Not the failure itself: the database quotes rows in it.
         tracing::debug!("a transaction of {} requests failed: {error}", group.len());
@@ -298,19 +297,6 @@ impl Server {
             // Not each one's own fault.
             other if group.len() > 1 => {
                 StoreError::unavailable(format_args!("a transaction was lost ({other})"))
-            }
-            // What somebody has and wants to be kept is not to be given up for a damaged page: it may be mended.
-            StoreError::Corrupt { message }
-                if is_damage
-                    && !matches!(
-                        group[..],
-                        [Request {
-                            ask: Ask::Acquire(_),
-                            ..
-                        }]
-                    ) =>
-            {
-                StoreError::unavailable(message)
             }
             own => own,
         };

@@ -24,6 +24,7 @@ use bevy_player_data::{
 use tokio::{runtime::Runtime, time};
 
 use crate::{
+    at_once::AtOnce,
     driven::{self, Presence, paused_runtime, run_on_one_thread},
     late_replies::{Delays, LateReplies},
     market::{SERVERS, Via},
@@ -48,7 +49,7 @@ pub enum Soundness {
 
 pub struct Cluster {
     /// For looking at the rows only.
-    pub rows: MemoryStore,
+    pub rows: AtOnce,
     elsewhere: ReceiptInbox,
     pub servers: [Option<Server>; SERVERS],
     soundness: Soundness,
@@ -56,7 +57,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(soundness: Soundness) -> Self {
-        let rows = MemoryStore::default();
+        let rows = AtOnce::default();
         Self {
             elsewhere: ReceiptInbox::new(rows.connect()),
             servers: std::array::from_fn(|n| Some(Server::start(n, &rows, soundness))),
@@ -140,7 +141,7 @@ pub fn fault_name(fault: Fault) -> &'static str {
 }
 
 impl Server {
-    fn start(n: usize, rows: &MemoryStore, soundness: Soundness) -> Self {
+    fn start(n: usize, rows: &AtOnce, soundness: Soundness) -> Self {
         let runtime = paused_runtime();
         let store = FaultyStore::new(rows.connect(), 1);
         let faults = store.faults();
@@ -314,7 +315,7 @@ fn settings(n: usize) -> ServerSettings {
 /// What the game was told about purchases, judged at that very moment.
 #[derive(Resource)]
 pub struct Answers {
-    rows: MemoryStore,
+    rows: AtOnce,
     pub heard: Vec<PurchaseDecision>,
     /// Why sessions have ended.
     pub ended: Vec<SessionEnd>,
@@ -322,7 +323,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    fn new(rows: &MemoryStore) -> Self {
+    fn new(rows: &AtOnce) -> Self {
         Self {
             rows: rows.clone(),
             heard: Vec::new(),
