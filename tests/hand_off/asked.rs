@@ -445,9 +445,10 @@ fn with_ada_who_is_saved_all_the_time() -> Scene {
     let latency = TICK * 3..=TICK * 3;
     scene.a.faults.set_rates(FaultRates { latency, ..default() });
     scene.a.app.add_systems(
-        Update,
-        |players: Query<Entity, With<PlayerSession>>, mut commands: Commands| {
-            for entity in players {
+        PreUpdate, // One that is run here.
+        |players: Query<(Entity, &mut Coins), With<PlayerSession>>, mut commands: Commands| {
+            for (entity, mut coins) in players {
+                coins.0 += 1;
                 commands.trigger(SavePlayer { entity });
             }
         },
@@ -468,8 +469,20 @@ fn a_game_that_saves_all_the_time_gives_players_up_as_well() {
 fn a_game_that_saves_all_the_time_and_is_asked_by_two_gives_players_up_as_well() {
     let mut scene = with_ada_who_is_saved_all_the_time();
     let mut c = Side::new(&scene.runtime, &scene.rows, prompt("c"));
+    // Until it has its lease.
+    for _ in 0..10 {
+        scene.tick();
+        c.app.update();
+    }
+    scene.a.game().keeps = true;
     let on_b = scene.b.app.join("ada");
     let on_c = c.app.join("ada");
+    // Until both have asked.
+    for _ in 0..30 {
+        scene.tick();
+        c.app.update();
+    }
+    scene.a.game().keeps = false;
     let took = scene.until("ada is on b or c", |scene| {
         c.app.update();
         scene.b.has_session(on_b) || c.has_session(on_c)

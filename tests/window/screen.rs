@@ -91,6 +91,23 @@ impl Display {
         self.run("xdotool", &["keyup", key]);
     }
 
+    /// Walks in a spiral, on which there is always something to pick up, until the picture is as wanted.
+    #[track_caller]
+    fn walk_until(&self, what: &str, is_so: impl Fn(&Picture) -> bool) {
+        let began = Instant::now();
+        for (n, key) in (2..).zip(["Right", "Down", "Left", "Up"].into_iter().cycle()) {
+            self.hold(key, Duration::from_millis(n / 2 * 400));
+            if is_so(&self.look()) {
+                return;
+            }
+            if began.elapsed() > PATIENCE / 2 {
+                // Whoever has gone far has changed something; it may yet be seen.
+                self.until(what, is_so);
+                return;
+            }
+        }
+    }
+
     fn look(&self) -> Picture {
         let pixels = self.run("import", &["-window", "root", "-depth", "8", "rgb:-"]);
         assert_eq!(pixels.len(), WIDTH * HEIGHT * 3, "three bytes a pixel");
@@ -241,14 +258,9 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
     let begun = display.until("the game has begun", Picture::is_playing);
     assert_eq!(begun.count(LEVEL_BAR, theme::GOLD), 0, "nothing is gained yet");
     assert!(begun.count(LEVEL_BAR, theme::RAISED) > 1000, "the bar is there");
-    let began = Instant::now();
-    for key in ["Right", "Down", "Left", "Up"].into_iter().cycle() {
-        display.hold(key, Duration::from_millis(1500));
-        if display.look().count(LEVEL_BAR, theme::GOLD) > 100 {
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE, "there is always something to pick up");
-    }
+    display.walk_until("something is gained", |picture| {
+        picture.count(LEVEL_BAR, theme::GOLD) > 100
+    });
     display.until("it is saved", Picture::is_playing);
 
     // The shop: four products, a ring around what Enter buys, and a purchase that is granted.
@@ -269,9 +281,7 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
 
     // A save that fails; the shop is closed as well then.
     chaos(&url, &json!({"store": "down"}));
-    display.hold("Right", Duration::from_millis(700));
-    display.hold("Left", Duration::from_millis(700));
-    display.until("the player is told that they are not being saved", |picture| {
+    display.walk_until("the player is told that they are not being saved", |picture| {
         picture.has_aside(theme::CAREFUL) && picture.count(SAVE_DOT, theme::CAREFUL) > 20
     });
     display.press("b");
@@ -280,17 +290,14 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
     });
     display.press("Escape");
     chaos(&url, &json!({"store": "up"}));
-    display.hold("Right", Duration::from_millis(300));
-    display.until("they are saved again", |picture| {
+    display.walk_until("they are saved again", |picture| {
         picture.is_playing() && !picture.has_aside(theme::CAREFUL)
     });
 
     // Taken over by another server, and back once that has let go.
     chaos(&url, &json!({"take": "ada"}));
     // The server notices with the next save of something.
-    display.hold("Left", Duration::from_millis(300));
-    display.hold("Right", Duration::from_millis(700));
-    display.until("the player is told that they were taken over", |picture| {
+    display.walk_until("the player is told that they were taken over", |picture| {
         picture.has_dialog(theme::BAD)
     });
     display.press("Return");
