@@ -108,7 +108,6 @@ impl ServerSettings {
             wish_poll: self.hand_off.poll,
             retry: self.retry.clone(),
             compression: self.compression,
-            ..SessionSettings::default()
         }
     }
 
