@@ -49,7 +49,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     id::PlayerId,
-    store::{Commit, Committed, ServerId, Store, StoreError, Wished},
+    store::{Commit, Committed, ServerId, Store, StoreError, Then, Wished},
 };
 use heartbeat::Heartbeat;
 use registry::Registry;
@@ -246,13 +246,19 @@ impl Sessions {
         self.inner.series.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sends a commit. Whoever has something to be kept, or a lock to give back, goes on trying though the store is damaged: that
-    /// may be mended, until somebody says that there is no more time. A commit of two players is not worth it: it would keep
-    /// the one from everything for the other's damage.
-    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let is_alone = commit.writes.len() == 1;
-        match self.inner.store.commit(commit).await {
-            Err(damage @ StoreError::Corrupt { .. }) if is_alone => Err(StoreError::unavailable(damage)),
+    /// What an answer means to whoever sent this. A write that ends a session is sent again though the store is damaged: that may
+    /// be mended, and until there is no more time, nobody gives up what is to be kept, or a lock. (A session that goes on has
+    /// its data all the same, and is told at once.)
+    fn endure(
+        &self,
+        commit: &Commit,
+        answer: Result<Committed, StoreError>,
+    ) -> Result<Committed, StoreError> {
+        let is_last = commit.writes.iter().all(|write| write.then == Then::Release);
+        match answer {
+            Err(damage @ StoreError::Corrupt { .. }) if is_last && !self.inner.queue.is_hurried() => {
+                Err(StoreError::unavailable(damage))
+            }
             answer => answer,
         }
     }

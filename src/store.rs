@@ -98,8 +98,8 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// That of the first write that is refused: [`StoreError::LockLost`], [`StoreError::Superseded`]. Further
     /// [`StoreError::NotSettled`], [`StoreError::Rejected`] (a player named twice, a sequence number of zero, a document
-    /// too big to store), [`StoreError::Unavailable`], [`StoreError::Corrupt`] (which sessions take for an outage, if it is
-    /// of one player: what they have is kept, and sent again, until somebody has mended the store or there is no time left).
+    /// too big to store), [`StoreError::Unavailable`], [`StoreError::Corrupt`] (after which a session's last
+    /// write is sent again, until somebody has mended the store or there is no time left).
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;
 
     /// Reads a player's last saved record without taking or changing any lock.

@@ -461,8 +461,8 @@ async fn a_second_running_server_of_one_name_is_refused_and_so_are_its_loads() {
     let rows = MemoryStore::default();
     let _first = Server::start_with(settings("arena"), rows.connect()).await;
     let second = Server::prepare(settings("arena"), rows.connect());
-    let ttl = settings("arena").lease_ttl;
-    sleep(ttl).await;
+    let SessionSettings { lease_ttl, beat, .. } = settings("arena");
+    sleep(lease_ttl + 2 * beat).await;
     assert_eq!(
         second.sessions.status().state,
         LeaseState::WaitingForName,
@@ -803,6 +803,37 @@ async fn a_load_that_was_asked_for_before_the_session_waits_for_its_close_as_wel
     closing.answer().await.expect("closed");
 }
 
+/// The load's first attempt takes effect once the lock is free, when the load has given up that turn.
+#[tokio::test(start_paused = true)]
+async fn a_late_lock_of_a_load_that_waited_for_a_close_takes_no_save_back() {
+    let arena = Server::start("arena").await;
+    let (closed, closing) = answer();
+    let close_at_once = |opened: Result<Opened, OpenError>| {
+        let session = opened.expect("the lock is free").session;
+        session.close(Some(document(1).into()), closed);
+    };
+    let late = Fault::Late(Duration::from_millis(180));
+    arena.wire.script(Op::Acquire, [Fault::Pass, late]);
+    // The close has landed by then, and nobody knows.
+    arena.wire.script(Op::Commit, [Fault::LoseReply]);
+    let _first = arena.sessions.open(player("ada"), close_at_once);
+    let (_second, loading) = open(&arena.sessions, "ada");
+    let mut opened = loading.answer().await.expect("the lock is given back");
+    closing.answer().await.expect("closed");
+    assert_eq!(arena.wire.landed_late(), 1, "or this tests nothing");
+    sleep(30 * SECOND).await;
+    for coins in [2, 3] {
+        match save(&mut opened.session, coins).answer().await {
+            Ok(_) => assert_eq!(
+                arena.stored("ada").await,
+                Some(coins),
+                "what was acknowledged is stored"
+            ),
+            Err(error) => panic!("nobody has taken ada: {error}"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_session_gives_its_lock_back_without_saving() {
     let arena = Server::start("arena").await;
@@ -918,20 +949,40 @@ async fn a_close_is_retried_for_as_long_as_the_store_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_damaged_store_does_not_take_is_kept_until_it_is_mended() {
+async fn a_final_save_that_a_damaged_store_does_not_take_is_kept_until_it_is_mended() {
     let arena = Server::start("arena").await;
     let mut ada = arena.join("ada").await;
     arena.wire.script(Op::Commit, [Fault::Damage; 50]);
     let error = save(&mut ada, 1).answer().await.unwrap_err();
     assert!(
-        matches!(&error, SaveError::Unavailable { message, .. } if message.contains("corrupt: a bad page")),
+        matches!(&error, SaveError::Rejected { message, .. } if message.contains("corrupt: a bad page")),
         "{error}"
     );
+    assert!(!ada.is_over());
     close(ada, 2).answer().await.expect("closed");
+    assert_eq!(arena.wire.calls(Op::Commit), 51);
     assert_eq!(
         (arena.stored("ada").await, arena.is_free("ada").await),
         (Some(2), true)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_store_does_not_hold_up_a_shutdown() {
+    let arena = Server::start("arena").await;
+    let ada = arena.join("ada").await;
+    arena.wire.script(Op::Commit, [Fault::Damage; 10_000]);
+    let closing = close(ada, 2);
+    sleep(100 * SECOND).await;
+    arena.sessions.skip_all_to_last();
+    let start = Instant::now();
+    let error = closing.answer().await.unwrap_err();
+    assert!(
+        matches!(&error, SaveError::Rejected { message, .. } if message.contains("corrupt: a bad page")),
+        "{error}"
+    );
+    arena.sessions.shutdown().await.expect("the store is there");
+    assert!(start.elapsed() < SECOND, "it took {:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,7 +147,9 @@ pub enum OnLoadFailure {
 pub enum OnSessionLost {
     /// They are told why, disconnected and despawned.
     Disconnect,
-    /// The entity stays as a [`PlayerFallback`](crate::player::PlayerFallback): what happens to it is never saved.
+    /// The entity stays as a [`PlayerFallback`](crate::player::PlayerFallback): what happens to it is never saved, unless an
+    /// observer of the session's end inserts the [`PersistentPlayer`](crate::player::PersistentPlayer) again, which loads them
+    /// anew. (After [`SessionEnd::Replaced`](crate::player::SessionEnd::Replaced) that would throw the newer login out.)
     KeepAsFallback,
 }
 

@@ -5,8 +5,10 @@
 //! stored. [`Sending`] repeats a commit and, in that case, looks at the records for what they prove; nothing is called
 //! saved, and nothing lost, that they don't. What follows from it for a session is [`Core`](super::commit::Core)'s matter.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{Sessions, queue::Turn, retry::RetryPolicy};
-use crate::store::{Commit, Committed, Record, StoreError, Write};
+use crate::store::{Commit, Committed, Record, StoreError, Then, Write};
 
 /// What a session knew about its record when it sent a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,8 @@ pub(super) struct Sending<'a> {
     commit: Commit,
     /// Of each of its writes.
     known: Vec<Known>,
-    attempts: u32,
+    /// Whether an attempt was not answered, and may have landed, or may yet.
+    is_uncertain: AtomicBool,
 }
 
 impl<'a> Sending<'a> {
@@ -51,35 +54,49 @@ impl<'a> Sending<'a> {
             sessions,
             commit,
             known,
-            attempts: 0,
+            is_uncertain: AtomicBool::new(false),
         }
     }
 
     /// Sends the commit as often as `policy` says. It may be called again after an outage.
-    pub(super) async fn send(&mut self, policy: &RetryPolicy, turn: &mut Turn) -> Answer {
-        let (sessions, commit, attempts) = (self.sessions, &self.commit, &mut self.attempts);
-        let sent = policy
-            .retry(turn, || {
-                *attempts += 1;
-                sessions.commit(commit.clone())
-            })
-            .await;
+    pub(super) async fn send(&self, policy: &RetryPolicy, turn: &mut Turn) -> Answer {
+        let sent = policy.retry(turn, || self.attempt()).await;
+        let is_uncertain = self.is_uncertain.load(Ordering::Relaxed);
         match sent {
             Ok(committed) => Answer::Committed(committed),
-            // Before it, there was an attempt without an answer.
-            Err(error @ (StoreError::LockLost { .. } | StoreError::Corrupt { .. })) if self.attempts > 1 => {
+            Err(error @ StoreError::LockLost { .. }) if is_uncertain => match self.look(turn).await {
+                Fate::Landed => Answer::Landed(error),
+                Fate::NotLanded => Answer::Refused(error),
+                Fate::Unknown => Answer::Unknown(error),
+            },
+            // The lock is still ours, so that what has not landed yet may do so.
+            Err(error @ StoreError::Corrupt { .. }) if is_uncertain && !self.goes_on() => {
                 match self.look(turn).await {
                     Fate::Landed => Answer::Landed(error),
-                    Fate::NotLanded => Answer::Refused(error),
-                    Fate::Unknown => Answer::Unknown(error),
+                    Fate::NotLanded | Fate::Unknown => Answer::Unknown(error),
                 }
             }
             Err(error) => Answer::Refused(error),
         }
     }
 
+    async fn attempt(&self) -> Result<Committed, StoreError> {
+        // So it stays if this is dropped because it takes too long.
+        let before = self.is_uncertain.swap(true, Ordering::Relaxed);
+        let answer = self.sessions.inner.store.commit(self.commit.clone()).await;
+        if !matches!(answer, Err(StoreError::Unavailable { .. })) {
+            self.is_uncertain.store(before, Ordering::Relaxed);
+        }
+        self.sessions.endure(&self.commit, answer)
+    }
+
+    /// Whether the session has its data and goes on, whatever becomes of this.
+    fn goes_on(&self) -> bool {
+        matches!(&self.commit.writes[..], [write] if write.then == Then::Keep)
+    }
+
     /// All writes of a commit share one fate, so the first record that proves anything says it all. (None of them can land any
-    /// more.)
+    /// more, once a lock is lost.)
     async fn look(&self, turn: &mut Turn) -> Fate {
         let policy = self.sessions.settings().retry.unlimited();
         let is_alone = self.commit.writes.len() == 1;

@@ -227,15 +227,20 @@ impl Heartbeat {
     fn observe_namesake(&self, asked: Instant, leases: Result<Leases, StoreError>) {
         let mut state = self.lock();
         match leases {
-            Ok(leases) => state.watch.read(asked, Instant::now(), &leases),
+            Ok(leases) => {
+                if !state.watch.read(asked, Instant::now(), &leases) {
+                    state.name_taken_since = None;
+                }
+            }
             Err(_) => state.could_not_look(),
         }
     }
 
     /// A predecessor beats while it flushes, as a second server of our name does. Only that it comes to an end tells them apart:
-    /// within less than a TTL, or its own lease would lapse; and if it crashes then, that takes a TTL more.
+    /// within less than a TTL, or its own lease would lapse; and if it crashes then, that takes a TTL more, and the beat after
+    /// it.
     fn name_taken(&self, state: &mut State, now: Instant) {
-        let timeout = self.ttl.saturating_mul(2);
+        let timeout = self.ttl.saturating_mul(2).saturating_add(self.beat);
         let since = *state.name_taken_since.get_or_insert(now);
         if now.saturating_duration_since(since) < timeout {
             if self.enter(LeaseState::WaitingForName) {

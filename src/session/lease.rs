@@ -53,11 +53,13 @@ impl LeaseWatch {
     /// Takes in a read of the leases that was `asked` for and `answered` at these moments.
     ///
     /// The store looked at some moment in between. A beat counts as standing still from the answer that showed it first
-    /// to the question that was answered with it again, which is never longer than the truth.
-    pub fn read(&mut self, asked: Instant, answered: Instant, leases: &Leases) {
+    /// to the question that was answered with it again, which is never longer than the truth. `false` if there was a gap since
+    /// the last read, or in this one, so that everything starts over.
+    pub fn read(&mut self, asked: Instant, answered: Instant, leases: &Leases) -> bool {
         let is_gap = |from: Instant, to: Instant| to.saturating_duration_since(from) > self.longest_gap();
         // Between two reads, or while this one was under way.
-        if self.last_read.is_some_and(|last| is_gap(last, asked)) || is_gap(asked, answered) {
+        let has_gap = self.last_read.is_some_and(|last| is_gap(last, asked)) || is_gap(asked, answered);
+        if has_gap {
             self.start_over();
         }
         self.last_read = Some(answered);
@@ -87,6 +89,7 @@ impl LeaseWatch {
                 (lease.server, still)
             })
             .collect();
+        !has_gap
     }
 
     /// Takes in that a read failed: everything starts over.

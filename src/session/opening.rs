@@ -23,7 +23,7 @@ use super::{
     heartbeat::LeaseState,
     queue::{Request, Skip, Ticket},
 };
-use crate::{document::Document, id::PlayerId, store::LockId, watched::Watched};
+use crate::{document::Document, id::PlayerId, watched::Watched};
 
 /// A player's session and what was stored of them.
 #[derive(Debug)]
@@ -94,8 +94,7 @@ pub(super) struct Load {
     /// Not the sessions themselves, which hold the loads.
     inner: Weak<Inner>,
     player: PlayerId,
-    /// The lock's id, the same in every attempt.
-    lock: LockId,
+    number: u64,
     /// When it is given up.
     deadline: Instant,
     delayed: Delayed,
@@ -126,7 +125,7 @@ pub(super) fn open(sessions: &Sessions, player: PlayerId, delayed: Delayed, done
     let load = Arc::new(Load {
         inner: Arc::downgrade(&sessions.inner),
         player,
-        lock: LockId::random(),
+        number: sessions.next_series(),
         deadline: now + sessions.settings().load_timeout,
         delayed,
         state: Mutex::new(LoadState {
@@ -172,8 +171,8 @@ impl Load {
         self.player
     }
 
-    pub(super) fn lock(&self) -> LockId {
-        self.lock
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     fn state(&self) -> MutexGuard<'_, LoadState> {
@@ -301,7 +300,7 @@ impl fmt::Debug for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Load")
             .field("player", &self.player)
-            .field("lock", &self.lock)
+            .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }

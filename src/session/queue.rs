@@ -226,6 +226,11 @@ impl<K: Eq + Hash + Clone + Debug + Send + 'static> OrderedQueue<K> {
             true
         });
     }
+
+    /// Whether that was said: there is no more time.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.shared.hurries.get() > 0
+    }
 }
 
 impl<K: Eq + Hash + Clone + Debug + Send + 'static> Ticket<K> {

@@ -19,8 +19,8 @@ pub(super) struct Registry {
 struct State {
     /// No load is admitted any more.
     refusing: bool,
-    /// Loads that have not been answered, by the lock they would get.
-    loads: BTreeMap<LockId, Arc<Load>>,
+    /// Loads that have not been answered, by their numbers.
+    loads: BTreeMap<u64, Arc<Load>>,
     /// Players whose session the game holds.
     seats: BTreeMap<PlayerId, Seat>,
     /// Locks that a load, a session or a queued close of this process answers for.
@@ -48,7 +48,7 @@ impl Registry {
     pub(super) fn admit(&self, load: &Arc<Load>) -> bool {
         let mut state = self.lock();
         if !state.refusing {
-            state.loads.insert(load.lock(), Arc::clone(load));
+            state.loads.insert(load.number(), Arc::clone(load));
         }
         !state.refusing
     }
@@ -56,12 +56,12 @@ impl Registry {
     /// Forgets a load that was answered.
     pub(super) fn forget(&self, load: &Load) {
         let mut state = self.lock();
-        let admitted = state.loads.remove(&load.lock());
+        let admitted = state.loads.remove(&load.number());
         let parked = state.seats.get_mut(&load.player()).and_then(|seat| {
             let place = seat
                 .parked
                 .iter()
-                .position(|parked| parked.lock() == load.lock())?;
+                .position(|parked| parked.number() == load.number())?;
             seat.parked.remove(place)
         });
         drop(state);

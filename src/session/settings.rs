@@ -9,8 +9,8 @@ use crate::document::Compression;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionSettings {
     /// The server's name, by which other servers and players hear who holds a lock. It outlives restarts, and no two
-    /// running servers may share one: a predecessor, which may still be flushing, is waited for, but not for more than two
-    /// TTLs. Default: `server`.
+    /// running servers may share one: a predecessor, which may still be flushing, is waited for, but not for much longer
+    /// than two TTLs. Default: `server`.
     pub name: String,
     /// How often the lease is refreshed. Default: 10 s.
     pub beat: Duration,

@@ -99,7 +99,8 @@ pub(super) async fn release(sessions: &Sessions, hold: Hold, seq: u64, turn: &mu
     let inner = &sessions.inner;
     let commit = Commit::from(hold.release(seq));
     let policy = inner.settings.retry.unlimited();
-    match policy.retry(turn, || sessions.commit(commit.clone())).await {
+    let send = || async { sessions.endure(&commit, inner.store.commit(commit.clone()).await) };
+    match policy.retry(turn, send).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => {}
         Err(error) => warn!(
             "the session lock of player {} could not be given back: {error}",
@@ -133,11 +134,10 @@ pub(super) async fn look_for_late_locks(sessions: &Sessions) {
             Ok(()) => {}
             Err(error) => {
                 debug!("could not look for late session locks: {error}");
+                // A record that is damaged is looked at again: once it is mended, the lock has to go.
                 if error.is_worth_a_retry() {
                     return;
                 }
-                // The record cannot be read at all, so nobody can load it either.
-                forget(sessions, lock, suspect.until_beat);
             }
         }
     }
@@ -172,7 +172,8 @@ pub(super) async fn look(sessions: &Sessions, player: PlayerId, lock: LockId) ->
         fence: record.fence,
     };
     let write = hold.release(record.last_seq.saturating_add(1));
-    match retry.careful_attempt(sessions.commit(write.into())).await {
+    let commit = async { inner.store.commit(write.into()).await };
+    match retry.careful_attempt(commit).await {
         Ok(_) | Err(StoreError::LockLost { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -93,7 +93,7 @@ async fn run(
         );
     }
     let known = sides.iter().map(|side| side.core.is_sent()).collect();
-    let mut sending = Sending::new(sessions, Commit { writes }, known);
+    let sending = Sending::new(sessions, Commit { writes }, known);
     let policy = &sessions.settings().retry;
     let mut answer = sending.send(policy, turn).await;
     if let Answer::Refused(error @ StoreError::Unavailable { .. }) = &answer {

@@ -57,6 +57,20 @@ async fn where_the_next_server_has_saved_already_nobody_claims_to_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_that_nobody_can_confirm_is_no_loss() {
+    let (a, b, mut ada, _opening, load) = ada_is_awaited().await;
+    save(&mut ada, 7).answer().await.expect("a saves");
+    a.wire.script(Op::Commit, [Fault::LoseReply]);
+    let closing = close(ada, 7);
+    let mut opened = load.answer().await.expect("b has ada");
+    save(&mut opened.session, 8).answer().await.expect("b saves");
+    assert_eq!(a.wire.calls(Op::Commit), 2, "or this tests nothing");
+    let saved = closing.answer().await.expect("everything was stored before");
+    assert!(!saved.written);
+    assert_eq!(b.stored("ada").await, Some(8));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_not_landed_before_the_lock_was_lost_is_lost() {
     for b_saves in [false, true] {
         let (a, b) = two_servers().await;

@@ -18,7 +18,7 @@ use crate::{
         settle,
         wishes::Wishing,
     },
-    store::{Acquire, Acquired, StoreError},
+    store::{Acquire, Acquired, LockId, StoreError},
 };
 
 /// Why a load in its slot ended without a lock.
@@ -44,13 +44,15 @@ pub(super) async fn run(sessions: &Sessions, load: &Arc<Load>, turn: &mut Turn) 
     if !lease_is_held(sessions, load).await {
         return;
     }
-    let in_use = InUse::mark(sessions, load.lock);
-    let mut wishing = Wishing::new(sessions, load.player, load.lock);
-    let acquired = acquire(sessions, load, &mut wishing, turn).await;
+    // The same in all attempts of this turn; in another turn an attempt of this one might yet take effect.
+    let lock = LockId::random();
+    let in_use = InUse::mark(sessions, lock);
+    let mut wishing = Wishing::new(sessions, load.player, lock);
+    let acquired = acquire(sessions, load, lock, &mut wishing, turn).await;
     match acquired {
         Ok(acquired) => {
             drop(wishing);
-            finish(sessions, load, turn, acquired, in_use).await;
+            finish(sessions, load, turn, (lock, acquired), in_use).await;
         }
         Err(no_lock) => {
             wishing.withdraw();
@@ -58,7 +60,7 @@ pub(super) async fn run(sessions: &Sessions, load: &Arc<Load>, turn: &mut Turn) 
             if let NoLock::Failed(error) = no_lock {
                 load.abandon(OpenError::from_store(load.player, error));
             }
-            settle::release_if_granted(sessions, load.player, load.lock, turn).await;
+            settle::release_if_granted(sessions, load.player, lock, turn).await;
             // As above: behind the close.
             if is_ours && !load.park(sessions) {
                 super::enqueue(sessions, load);
@@ -103,6 +105,7 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
 async fn acquire(
     sessions: &Sessions,
     load: &Load,
+    lock: LockId,
     wishing: &mut Wishing<'_>,
     turn: &mut Turn,
 ) -> Result<Acquired, NoLock> {
@@ -113,7 +116,7 @@ async fn acquire(
     while !load.is_abandoned() {
         let request = Acquire {
             player: load.player,
-            lock: load.lock,
+            lock,
             server: inner.server,
             lapsed: inner.heartbeat.lapsed(),
             orphan,
@@ -183,11 +186,17 @@ fn lock_pause(refusals: u32) -> Duration {
 }
 
 /// Hands the session over, or gives the lock back if there is nobody or nothing to hand over.
-async fn finish(sessions: &Sessions, load: &Load, turn: &mut Turn, acquired: Acquired, in_use: InUse) {
+async fn finish(
+    sessions: &Sessions,
+    load: &Load,
+    turn: &mut Turn,
+    (lock, acquired): (LockId, Acquired),
+    in_use: InUse,
+) {
     let player = load.player;
     let hold = Hold {
         player,
-        lock: load.lock,
+        lock,
         fence: acquired.fence,
     };
     let stored = acquired.document.as_ref();
@@ -200,7 +209,7 @@ async fn finish(sessions: &Sessions, load: &Load, turn: &mut Turn, acquired: Acq
                 info!("the session of player {player} was taken over from server `{server}`");
             }
             let core = Core::new(hold, document.clone(), acquired.version, in_use);
-            sessions.inner.registry.seat(player, load.lock);
+            sessions.inner.registry.seat(player, lock);
             done(Ok(Opened {
                 session: Session::new(sessions.clone(), core),
                 first_join: document.is_none(),
