@@ -100,6 +100,10 @@ impl Display {
             if is_so(&self.look()) {
                 return;
             }
+            if began.elapsed() > PATIENCE / 6 {
+                eprintln!("nothing has come of walking: the window is given the keyboard once more");
+                self.run("xdotool", &["search", "--name", "Coin Rush", "windowfocus"]);
+            }
             if began.elapsed() > PATIENCE / 2 {
                 // Whoever has gone far has changed something; it may yet be seen.
                 self.until(what, is_so);
