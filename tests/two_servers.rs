@@ -332,6 +332,19 @@ fn a_game_that_loads_a_player_anew_whose_session_was_taken_is_not_put_on_unsaved
 }
 
 #[test]
+fn a_second_server_of_the_same_name_ends_with_an_error_and_the_first_goes_on() {
+    let store = Rows::default();
+    let mut first = server(store.connect(), hasty("a"));
+    let ada = first.join_and_load("ada");
+    let mut second = server(store.connect(), hasty("a"));
+    until_all(&mut [&mut first, &mut second], "the second one ends", |apps| {
+        apps[1].should_exit() == Some(AppExit::error())
+    });
+    first.set(ada, Coins(4));
+    assert_eq!(first.leave_and_save(ada, "ada"), Ok(()));
+}
+
+#[test]
 fn of_two_servers_that_ask_at_once_one_gets_the_session_and_the_other_a_clean_answer() {
     let store = Rows::default();
     let impatient = |name: &str| ServerSettings {

@@ -22,7 +22,7 @@ use bevy_player_data::{
 use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
 /// How long anything may take. Far longer than it does, so that a busy machine fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The path of an example's program, which `cargo test` builds before it runs any test.
 pub fn example(name: &str) -> PathBuf {
@@ -399,7 +399,7 @@ pub fn ask<T>(
 #[cfg(all(unix, feature = "postgres"))]
 fn connect(url: &str) -> Box<dyn Store> {
     let settings = bevy_player_data::store::PostgresSettings {
-        timeout: PATIENCE / 2,
+        timeout: PATIENCE / 4,
         ..Default::default()
     };
     let connected = bevy_player_data::store::PostgresStore::connect_with(url, settings);
