@@ -2,8 +2,8 @@
 //!
 //! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and the markers beside
 //! them), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real data, and
-//! the client, where it speaks of the mirror. It promises that a state component can be constructed by this crate only, so that a query for
-//! it is proof; who moves a player from state to state is left to `server` and `client`.
+//! the client, where it speaks of the mirror. It promises that a state component can be constructed by this crate only, so
+//! that a query for it is proof; who moves a player from state to state is left to `server` and `client`.
 
 use bevy::prelude::*;
 

@@ -71,13 +71,6 @@ fn trade(app: &mut App, players: [Entity; 2]) {
     app.world_mut().flush();
 }
 
-/// Another server takes a player over, as if this one's lease had lapsed.
-fn steal(rows: &MemoryStore, name: &str) {
-    let server = row(rows, name).unwrap().lock.unwrap().server;
-    wait(rows.retire(server)).unwrap();
-    OtherServer::start(rows, "b").lock(rows, name);
-}
-
 #[test]
 fn a_refund_that_was_read_before_the_grant_landed_and_is_heard_of_after_it_is_not_forgotten() {
     let (mut app, gate) = gated();

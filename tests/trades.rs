@@ -87,16 +87,6 @@ impl Market {
         self.app.world_mut().flush();
     }
 
-    /// Waits, without an update, until the store has answered everything.
-    fn until_answered(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let queued = |server: PlayerDataServer| server.queue_len();
-        while self.app.world_mut().run_system_cached(queued).unwrap() > 0 {
-            assert!(Instant::now() < deadline, "the store has not answered");
-            std::thread::yield_now();
-        }
-    }
-
     #[track_caller]
     fn outcome(&mut self) -> Result<(), TradeError> {
         let mut outcome = None;
@@ -259,11 +249,7 @@ fn an_exit_that_can_not_commit_the_trade_saves_neither_side() {
 fn when_one_players_lock_was_lost_neither_document_has_the_trade_and_both_sessions_end() {
     for thief in ["ada", "bob"] {
         let mut market = open();
-        let other = OtherServer::start(&market.rows, "b");
-        // The server's lease goes, as if it had lapsed, and somebody else takes the player.
-        let server = row(&market.rows, thief).unwrap().lock.unwrap().server;
-        wait(market.rows.retire(server)).unwrap();
-        other.lock(&market.rows, thief);
+        steal(&market.rows, thief);
         market.trade();
         let refused = market.outcome();
         assert!(
@@ -294,14 +280,11 @@ fn when_one_players_lock_was_lost_neither_document_has_the_trade_and_both_sessio
 #[test]
 fn who_was_saved_before_a_trade_that_is_refused_is_told_of_the_trade_and_of_no_lost_lock() {
     let mut market = open();
-    let other = OtherServer::start(&market.rows, "b");
-    let server = row(&market.rows, "bob").unwrap().lock.unwrap().server;
-    wait(market.rows.retire(server)).unwrap();
-    other.lock(&market.rows, "bob");
+    steal(&market.rows, "bob");
     market.app.set(market.ada, Coins(3));
     market.app.world_mut().trigger(SavePlayer { entity: market.ada });
     market.trade();
-    market.until_answered();
+    market.app.until_answered();
     assert!(market.outcome().is_err());
     let told = market.app.heard();
     let of_ada = |reason| {
@@ -319,10 +302,7 @@ fn a_game_may_keep_players_whose_trade_was_refused_on_data_that_is_never_saved()
         on_session_lost: OnSessionLost::KeepAsFallback,
         ..quick("a")
     });
-    let other = OtherServer::start(&market.rows, "b");
-    let server = row(&market.rows, "bob").unwrap().lock.unwrap().server;
-    wait(market.rows.retire(server)).unwrap();
-    other.lock(&market.rows, "bob");
+    steal(&market.rows, "bob");
     market.trade();
     assert!(market.outcome().is_err());
     let reason = |player| {
@@ -358,10 +338,7 @@ fn a_game_may_keep_players_whose_trade_was_refused_on_data_that_is_never_saved()
 #[test]
 fn whoever_left_after_a_trade_that_is_refused_has_saved_nothing_of_it() {
     let mut market = open();
-    let other = OtherServer::start(&market.rows, "b");
-    let server = row(&market.rows, "bob").unwrap().lock.unwrap().server;
-    wait(market.rows.retire(server)).unwrap();
-    other.lock(&market.rows, "bob");
+    steal(&market.rows, "bob");
     market.trade();
     market.app.leave(market.ada);
     assert!(market.outcome().is_err());

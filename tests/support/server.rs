@@ -1,7 +1,7 @@
 //! What the tests of the server's flows share: a small game, and short ways to drive it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_player_data::{
@@ -129,6 +129,9 @@ pub trait Drive {
     fn join_and_load(&mut self, name: &str) -> Entity;
     fn until(&mut self, what: &str, condition: impl FnMut(&mut World) -> bool);
     fn until_heard(&mut self, what: &str, wanted: impl Fn(&Told) -> bool) -> Told;
+    /// Waits, without an update, until the store has answered everything.
+    fn until_answered(&mut self);
+    fn queue_len(&mut self) -> usize;
     fn leave(&mut self, entity: Entity);
     fn leave_and_save(&mut self, entity: Entity, name: &str) -> Result<(), SaveError>;
     fn save(&mut self, entity: Entity, name: &str) -> Result<(), SaveError>;
@@ -172,6 +175,22 @@ impl Drive for App {
             found.is_some()
         });
         found.expect("the condition held")
+    }
+
+    #[track_caller]
+    fn until_answered(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.queue_len() > 0 {
+            assert!(Instant::now() < deadline, "the store has not answered");
+            std::thread::yield_now();
+        }
+    }
+
+    fn queue_len(&mut self) -> usize {
+        let len = self
+            .world_mut()
+            .run_system_cached(|server: PlayerDataServer| server.queue_len());
+        len.expect("the plugin is there")
     }
 
     fn leave(&mut self, entity: Entity) {
@@ -296,6 +315,13 @@ pub fn decoded<T: DeserializeOwned>(document: &Document, key: &str) -> (u32, T) 
         Some(Entry::Value { version, value, .. }) => (*version, value.decode().expect("a sound value")),
         other => panic!("no value under `{key}`, but {other:?}"),
     }
+}
+
+/// Another server takes a player over, as if this one's lease had lapsed.
+pub fn steal(store: &dyn Store, name: &str) {
+    let server = row(store, name).and_then(|row| row.lock).expect("a lock").server;
+    wait(store.retire(server)).expect("the store answers");
+    OtherServer::start(store, "b").lock(store, name);
 }
 
 /// A server that is played by the test itself, at the level of the store.
