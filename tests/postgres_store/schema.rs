@@ -138,3 +138,28 @@ async fn the_receipts_of_a_player_and_what_is_new_are_found_by_an_index() {
         assert!(plan.iter().any(|line| line.contains(index)), "{query}: {plan:?}");
     }
 }
+
+#[tokio::test]
+async fn a_table_that_has_grown_since_it_was_first_asked_is_not_read_as_a_whole() {
+    let url = shared().new_schema();
+    let server = Server::start(connect(&url), "a").await;
+    let _ada = server.session(ADA).await;
+    let admin = stranger(&url).await;
+    // As it is found in the first minute of a new game.
+    admin.batch_execute("ANALYZE players; ANALYZE servers").await.unwrap();
+    for n in 0..300 {
+        let mut session = server.session(BOB.slot(n)).await;
+        session.save("coins").await.unwrap();
+    }
+    // What a connection has counted is known together, a while later.
+    wait_until(
+        &admin,
+        "SELECT n_tup_ins = 301 AND n_tup_upd >= 300 FROM pg_stat_user_tables
+             WHERE relname = 'players' AND schemaname = current_schema()",
+    )
+    .await;
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables
+        WHERE relname = 'players' AND schemaname = current_schema()";
+    let read = number(&admin, read).await;
+    assert!(read < 300, "{read} rows of players were read in looking for 300");
+}
