@@ -97,8 +97,8 @@ pub struct DisconnectedByServer {
     pub reason: String,
 }
 
-/// Triggered on a client whose player goes on on another server: connect there. Everything is saved, and nobody else has the
-/// player. This server disconnects right after.
+/// Triggered on a client whose player goes on on another server: connect there. Everything is saved, and nobody else
+/// has the player. This server disconnects right after.
 #[derive(Event, Clone, Debug, PartialEq, Eq)]
 pub struct TransferredTo {
     /// Where to, as the server's game has put it into its `TransferPlayer`.

@@ -1,4 +1,5 @@
-//! Figures for Bevy's own [`DiagnosticsStore`](bevy::diagnostic::DiagnosticsStore): what the server, or the client, is doing.
+//! Figures for Bevy's own [`DiagnosticsStore`](bevy::diagnostic::DiagnosticsStore): what the server, or the client, is
+//! doing.
 //!
 //! The module owns the plugin and the paths. It only reads what the other modules count anyway, once per
 //! [interval](PlayerDataDiagnosticsPlugin::interval), so an app without the plugin pays nothing.
@@ -20,9 +21,9 @@ use crate::{
     server::{PlayerDataServer, ServerStats},
 };
 
-/// Keeps this crate's figures in Bevy's [`DiagnosticsStore`](bevy::diagnostic::DiagnosticsStore), from where overlays, logs
-/// and metrics exporters take them. Add it beside the plugin of either side; the figures of a side that isn't there have no
-/// measurements.
+/// Keeps this crate's figures in Bevy's [`DiagnosticsStore`](bevy::diagnostic::DiagnosticsStore), from where overlays,
+/// logs and metrics exporters take them. Add it beside the plugin of either side; the figures of a side that isn't
+/// there have no measurements.
 ///
 /// ```
 /// # use bevy::{diagnostic::DiagnosticsStore, prelude::*};

@@ -92,25 +92,26 @@
 //! **Trades.** Whatever moves value from one player to another belongs into
 //! [`commands.trade`](server::TradeCommandsExt::trade): two saves of their own can be torn apart by a crash.
 //!
-//! **Going from server to server.** A player who joins another server on the same store is asked for there and given up here:
-//! saved, released, and loaded on the other side within some hundredths of a second. The game may refuse
+//! **Going from server to server.** A player who joins another server on the same store is asked for there and given up
+//! here: saved, released, and loaded on the other side within some hundredths of a second. The game may refuse
 //! ([`HandOffRequested`](player::HandOffRequested)), and send a player on itself
-//! ([`TransferPlayer`](player::TransferPlayer)). [`HandOffSettings`](server::HandOffSettings) keep anybody from taking players
-//! from a server by asking over and over.
+//! ([`TransferPlayer`](player::TransferPlayer)). [`HandOffSettings`](server::HandOffSettings) keep anybody from taking
+//! players from a server by asking over and over.
 //!
 //! **Versions.** A new field with `#[serde(default)]` needs nothing. Any other change needs a higher
 //! [`VERSION`](PlayerData::VERSION) and a step in [`migrate`](PlayerData::migrate). Data from newer code is refused and
 //! left as it is, and keys that this server doesn't know survive, so servers can be updated one by one.
 //!
-//! **On the client.** The same types, [`PlayerDataPlugin::client`], and an entity with
-//! [`OwnPlayer`](player::OwnPlayer) whose components follow the server's. The same events are triggered on it. What a player
-//! should be told is on it, too: [`LoadDelayed`](player::LoadDelayed), [`SaveUnderWay`](player::SaveUnderWay),
+//! **On the client.** The same types, [`PlayerDataPlugin::client`], and an entity with [`OwnPlayer`](player::OwnPlayer)
+//! whose components follow the server's. The same events are triggered on it. What a player should be told is on it,
+//! too: [`LoadDelayed`](player::LoadDelayed), [`SaveUnderWay`](player::SaveUnderWay),
 //! [`SaveBlocked`](player::SaveBlocked), `LastSaveFailed`, and what became of [purchases](player::OwnPurchases).
 //!
 //! **Shutting down.** A signal, or [`ShutDown`](server::ShutDown), tells the clients and then exits; on exit everybody is
 //! saved.
 //!
-//! **Watching it run.** [`PlayerDataDiagnosticsPlugin`](diagnostics::PlayerDataDiagnosticsPlugin) feeds Bevy's diagnostics.
+//! **Watching it run.** [`PlayerDataDiagnosticsPlugin`](diagnostics::PlayerDataDiagnosticsPlugin) feeds Bevy's
+//! diagnostics.
 //!
 //! # If you know the Roblox modules
 //!
@@ -143,10 +144,10 @@
 //!
 //! # Troubleshooting
 //!
-//! **"…is still in use by a session on server…"**: the player is in a session elsewhere, or a server crashed less than a
-//! [lease's TTL](server::ServerSettings::lease_ttl) ago. A server that restarts under its old
-//! [name](server::ServerSettings::name) takes its players up again at once (on PostgreSQL, which can't prove it dead, after
-//! that TTL); give each server a name of its own.
+//! **"…is still in use by a session on server…"**: the player is in a session elsewhere, or a server crashed less than
+//! a [lease's TTL](server::ServerSettings::lease_ttl) ago. A server that restarts under its old
+//! [name](server::ServerSettings::name) takes its players up again at once (on PostgreSQL, which can't prove it dead,
+//! after that TTL); give each server a name of its own.
 //!
 //! **Everybody is on defaults**: look at the log, each failed load says why. The stored data is untouched.
 //!

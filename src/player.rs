@@ -1,9 +1,10 @@
 //! A player's entity as the game sees it: which state it is in and what is told about it.
 //!
-//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and the markers beside
-//! them), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real data, and
-//! the client, where it speaks of the mirror. It promises that a state component can be constructed by this crate only, so
-//! that a query for it is proof; who moves a player from state to state is left to `server` and `client`.
+//! The module owns the state components ([`PlayerLoading`], [`PlayerSession`], [`PlayerFallback`], and the markers
+//! beside them), the entity events and their errors. The same vocabulary serves the server, where it speaks of the real
+//! data, and the client, where it speaks of the mirror. It promises that a state component can be constructed by this
+//! crate only, so that a query for it is proof; who moves a player from state to state is left to `server` and
+//! `client`.
 
 use bevy::prelude::*;
 
@@ -36,8 +37,8 @@ pub use transfer::{HandOffRequested, PlayerTransferred, TransferPlayer};
 /// }
 /// ```
 ///
-/// A player who is in a session on another server is asked for there, and by default handed off to here: whoever edits players
-/// that may be online should do so on the server that they are on.
+/// A player who is in a session on another server is asked for there, and by default handed off to here: whoever edits
+/// players that may be online should do so on the server that they are on.
 ///
 /// Clients that connect get such an entity by themselves, unless auto-join is turned off. Entities that are still there
 /// when the app exits are saved then; that takes an [`AppExit`], which an app that merely stops being updated (such as
@@ -163,7 +164,8 @@ pub enum SessionEnd {
     /// The store refused a trade, or the award of a purchase, on which everything later rests: the data is what was
     /// saved last before it.
     CommitRefused,
-    /// The player went on to another server, which asked for them or to which the game has sent them. Everything is saved.
+    /// The player went on to another server, which asked for them or to which the game has sent them. Everything is
+    /// saved.
     HandedOff,
 }
 

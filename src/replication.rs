@@ -23,9 +23,9 @@
 //! The client says hello with what it was built with: this crate's protocol version, a hash over the keys and versions
 //! of the public types, and the game's version. The server welcomes it, or says in words what doesn't match and
 //! disconnects it. From then on the server sends, in order: that a player is loading; all public values at once when
-//! that is done; what changed, once a tick, as a patch where that is shorter; what a load waits for, saves on their way, load
-//! and save errors, all as a player may see them; purchases; the session's end; why it disconnects, or where to go on. The
-//! client acknowledges what it has applied.
+//! that is done; what changed, once a tick, as a patch where that is shorter; what a load waits for, saves on their
+//! way, load and save errors, all as a player may see them; purchases; the session's end; why it disconnects, or where
+//! to go on. The client acknowledges what it has applied.
 
 use std::time::Duration;
 

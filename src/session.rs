@@ -148,9 +148,9 @@ impl Sessions {
         self.inner.heartbeat.status()
     }
 
-    /// Starts to look, every [`SessionSettings::wish_poll`], at who wishes for a player of whom: `seen` is told all wishes of
-    /// other servers for players of this one, whenever they are not the same as the last time, and loads of this server
-    /// are woken when their wishes have come true. It ends with the last handle. Call it once.
+    /// Starts to look, every [`SessionSettings::wish_poll`], at who wishes for a player of whom: `seen` is told all
+    /// wishes of other servers for players of this one, whenever they are not the same as the last time, and loads of
+    /// this server are woken when their wishes have come true. It ends with the last handle. Call it once.
     ///
     /// `seen` is told that there are none while the store can't be asked. It should do no more than pass them on.
     pub fn watch_wishes(&self, seen: impl FnMut(Vec<Wished>) + Send + 'static) {
@@ -161,10 +161,11 @@ impl Sessions {
 
     /// Asks for a player's session. The request takes its place in the player's queue at once.
     ///
-    /// `done` is called exactly once, at the latest when [`SessionSettings::load_timeout`], counted from this call,
-    /// has passed. If another server has the player, it is told that this one
-    /// would like to have them (unless [`SessionSettings::ask`] says otherwise). While the game still holds an older session of the same player, the load waits until that one has
-    /// been closed and its final save has landed. Whatever becomes of the load, it leaves no lock behind.
+    /// `done` is called exactly once, at the latest when [`SessionSettings::load_timeout`], counted from this call, has
+    /// passed. If another server has the player, it is told that this one would like to have them (unless
+    /// [`SessionSettings::ask`] says otherwise). While the game still holds an older session of the same player, the
+    /// load waits until that one has been closed and its final save has landed. Whatever becomes of the load, it leaves
+    /// no lock behind.
     ///
     /// Dropping the returned [`Opening`] cancels the load, so keep it until `done` was called.
     ///
@@ -178,8 +179,8 @@ impl Sessions {
         self.open_telling(player, |_| (), done)
     }
 
-    /// The same, for somebody who shows the player why it takes long: `delayed` is called whenever there is a new reason for
-    /// that. (A call that was already under way when `done` was called may end after it.)
+    /// The same, for somebody who shows the player why it takes long: `delayed` is called whenever there is a new
+    /// reason for that. (A call that was already under way when `done` was called may end after it.)
     ///
     /// # Errors
     /// `done` gets an [`OpenError`].
@@ -246,9 +247,9 @@ impl Sessions {
         self.inner.series.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What an answer means to whoever sent this. A write that ends a session is sent again though the store is damaged: that may
-    /// be mended, and until there is no more time, nobody gives up what is to be kept, or a lock. (A session that goes on has
-    /// its data all the same, and is told at once.)
+    /// What an answer means to whoever sent this. A write that ends a session is sent again though the store is
+    /// damaged: that may be mended, and until there is no more time, nobody gives up what is to be kept, or a lock. (A
+    /// session that goes on has its data all the same, and is told at once.)
     fn endure(
         &self,
         commit: &Commit,

@@ -40,9 +40,9 @@ pub use round_trip::assert_round_trip;
 #[cfg(feature = "server")]
 pub use scripted_server::{ScriptPlayer, ScriptedServerPlugin};
 
-/// From now on everything that this crate does at random on this thread, ids and the jitter of pauses, follows from `seed`;
-/// `None` ends that. With [`PlayerDataServerPlugin::driven_by`] and a [`FaultyStore`] a whole
-/// server's history can be told again.
+/// From now on everything that this crate does at random on this thread, ids and the jitter of pauses, follows from
+/// `seed`; `None` ends that. With [`PlayerDataServerPlugin::driven_by`] and a [`FaultyStore`] a whole server's history
+/// can be told again.
 ///
 /// [`PlayerDataServerPlugin::driven_by`]: crate::server::PlayerDataServerPlugin::driven_by
 #[cfg(feature = "server")]

@@ -1,5 +1,5 @@
-//! Purchases and trades in bad company: observers that meddle, stores that answer at the wrong moment, handlers that touch
-//! whom they shouldn't, players who leave in the middle.
+//! Purchases and trades in bad company: observers that meddle, stores that answer at the wrong moment, handlers that
+//! touch whom they shouldn't, players who leave in the middle.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -12,8 +12,8 @@ mod process;
 
 use process::{Player, Row, Server, play, rows, wait_for};
 
-/// By default another server waits 30 s before it takes over what a dead one held. A restart takes far less, on a store that
-/// can prove the predecessor dead.
+/// By default another server waits 30 s before it takes over what a dead one held. A restart takes far less, on a store
+/// that can prove the predecessor dead.
 fn at_once() -> Duration {
     let must_lapse = std::env::var("PLAYER_STORE").is_ok_and(|store| store == "postgres");
     Duration::from_secs(if must_lapse { 45 } else { 15 })

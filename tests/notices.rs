@@ -1,4 +1,5 @@
-//! What a player is told beside their data: why loading takes long, that a save is on its way, and why the server hangs up.
+//! What a player is told beside their data: why loading takes long, that a save is on its way, and why the server hangs
+//! up.
 
 #[path = "support/net.rs"]
 mod support;

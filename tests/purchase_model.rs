@@ -1,5 +1,5 @@
-//! Purchases against a model: whatever is delivered, repeated, reordered, refunded, joined, left, failed or crashed, in the
-//! end each player has what was paid, less what was refunded and what was refused.
+//! Purchases against a model: whatever is delivered, repeated, reordered, refunded, joined, left, failed or crashed, in
+//! the end each player has what was paid, less what was refunded and what was refused.
 //!
 //! The steps of each case are drawn by `proptest-state-machine` from what makes sense next (`market`), and shrunk by it
 //! when a case fails. They are taken by two servers with real apps (`servers`), and after each step everything that is
@@ -13,8 +13,8 @@
 //! | `PURCHASE_MODEL_CASE` | | runs this case alone |
 //! | `PLAYER_STORE` | memory | the rows are in an SQLite file or, with the feature `postgres`, in a PostgreSQL database |
 //!
-//! All chance follows from the seed. Only the servers are older in a long run, which a case that is run alone starts anew: its
-//! beats may be a tick off.
+//! All chance follows from the seed. Only the servers are older in a long run, which a case that is run alone starts
+//! anew: its beats may be a tick off.
 
 #[path = "support/at_once.rs"]
 mod at_once;

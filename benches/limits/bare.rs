@@ -47,8 +47,8 @@ impl Bare {
         bare
     }
 
-    /// Saves the next `count` players in transactions of `group`, each time with a document of other letters. Neighbours in
-    /// the file are not saved together, as players in a game aren't.
+    /// Saves the next `count` players in transactions of `group`, each time with a document of other letters.
+    /// Neighbours in the file are not saved together, as players in a game aren't.
     pub fn save(&mut self, count: usize, group: usize, bytes: usize) {
         let documents: Vec<String> = (0..26).map(|round| filling(bytes, round)).collect();
         let mut left = count;

@@ -4,11 +4,13 @@
 //! same number of bytes to a file of the same schema and pragmas. Both take turns in the same run, so that a busy machine
 //! slows down both; the table shows medians and their ratio. Nothing is asserted about time.
 //!
-//! `cargo bench --bench limits`, or with `-- --quick` to see only that it runs. Names of groups of rows (`saves`, `loads`,
-//! `exits`, `beats`, `processes`) run only these.
+//! `cargo bench --bench limits`, or with `-- --quick` to see only that it runs. Names of groups of rows (`saves`,
+//! `loads`, `exits`, `beats`, `processes`) run only these.
 
 #[path = "../support/figures.rs"]
 mod figures;
+#[path = "../support/resources.rs"]
+mod resources;
 
 mod bare;
 mod exits;
@@ -16,7 +18,6 @@ mod groups;
 mod loads;
 mod ours;
 mod processes;
-mod resources;
 mod saves;
 
 use std::env::args;

@@ -108,8 +108,8 @@ impl Ours {
         });
     }
 
-    /// Saves players who change as soon as their last save is acknowledged, until this many saves are, or for so long. Says
-    /// how long each took.
+    /// Saves players who change as soon as their last save is acknowledged, until this many saves are, or for so long.
+    /// Says how long each took.
     pub fn save_in_a_closed_loop(&mut self, most: usize, time: Duration) -> Vec<Duration> {
         let began = Instant::now();
         let mut asked = 0;

@@ -16,7 +16,8 @@ pub fn is_child() -> bool {
     args().any(|argument| argument == CHILD)
 }
 
-/// Saves the players in a closed loop, and prints how many saves a second, and how long all but the slowest hundredth took at most.
+/// Saves the players in a closed loop, and prints how many saves a second, and how long all but the slowest hundredth
+/// took at most.
 pub fn run_child() {
     let given: Vec<String> = args().skip_while(|argument| argument != CHILD).skip(1).collect();
     let [path, first, players, seconds] = &given[..] else {

@@ -48,7 +48,8 @@ pub async fn run(deed: &str, group: usize, url: &str, process: usize, time: Dura
     for number in 0..CONNECTIONS {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         tokio::spawn(connection);
-        // As the crate has it: otherwise this is about which plan the database happened to make while the tables were empty.
+        // As the crate has it: otherwise this is about which plan the database happened to make while the tables were
+        // empty.
         let plans = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off";
         client.batch_execute(plans).await.unwrap();
         lanes.push(Lane::new(client, process, number, server).await);

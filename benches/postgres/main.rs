@@ -1,10 +1,10 @@
 //! How close the crate comes to what PostgreSQL itself can do.
 //!
-//! Saves, loads and receipts a second through a `PostgresStore`, by 1, 2, 4 and 8 server processes on one database, beside
-//! the same statements sent by bare `tokio-postgres` over as many connections, each transaction in two round trips: for one
-//! request a transaction, and for as many as there are players for a connection. The latter knows beforehand what
-//! belongs together, and judges nothing: it is the bound. All processes of a row run at the same time, the sides in turns.
-//! Nothing is asserted about time.
+//! Saves, loads and receipts a second through a `PostgresStore`, by 1, 2, 4 and 8 server processes on one database,
+//! beside the same statements sent by bare `tokio-postgres` over as many connections, each transaction in two round
+//! trips: for one request a transaction, and for as many as there are players for a connection. The latter knows
+//! beforehand what belongs together, and judges nothing: it is the bound. All processes of a row run at the same time,
+//! the sides in turns. Nothing is asserted about time.
 //!
 //! `cargo bench --features postgres --bench postgres`, or with `-- --quick` to see only that it runs. It starts a
 //! PostgreSQL of its own, with its default durability, and needs the package `postgresql`.

@@ -1,16 +1,17 @@
 //! What it costs to show players their own data, beside `bevy_replicon` with each entity visible to its owner only.
 //!
 //! Both run on real renet connections, over which packets are handed in memory, and play the same game with the same
-//! seed; what clients acknowledge reaches the server in the next tick. Timed is the server's whole `App::update`, with all
-//! systems on the main thread: reading what clients have acknowledged, finding and encoding what changed, and handing
-//! it to renet; not how renet makes packets of it. The same app with renet and its connections alone is printed beside
-//! it, and subtracted from nothing. Clients live on another thread. In an idle tick nothing changes, but renet's packets
-//! go on to be acknowledged, each with another packet; idle ticks in which nothing arrives either follow each other at
-//! once, with everything in the caches, as they do for the app that is printed beside them. Both take turns in the same
-//! run; the table shows medians of all ticks. In the end every client is compared with its server. Nothing else is
-//! asserted.
+//! seed; what clients acknowledge reaches the server in the next tick. Timed is the server's whole `App::update`, with
+//! all systems on the main thread: reading what clients have acknowledged, finding and encoding what changed, and
+//! handing it to renet; not how renet makes packets of it. The same app with renet and its connections alone is printed
+//! beside it, and subtracted from nothing. Clients live on another thread. In an idle tick nothing changes, but renet's
+//! packets go on to be acknowledged, each with another packet; idle ticks in which nothing arrives either follow each
+//! other at once, with everything in the caches, as they do for the app that is printed beside them. Both take turns in
+//! the same run; the table shows medians of all ticks. In the end every client is compared with its server. Nothing
+//! else is asserted.
 //!
-//! `cargo bench --bench replication`, or with `-- --quick` to see only that it runs. `draw.py` makes pictures of the table.
+//! `cargo bench --bench replication`, or with `-- --quick` to see only that it runs. `draw.py` makes pictures of the
+//! table.
 
 #[path = "../support/figures.rs"]
 mod figures;

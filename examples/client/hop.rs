@@ -1,5 +1,5 @@
-//! Going from one server to the next without leaving the first, which gives the player up once the next one asks; and going
-//! where the server sends the player.
+//! Going from one server to the next without leaving the first, which gives the player up once the next one asks; and
+//! going where the server sends the player.
 
 use bevy::prelude::*;
 use bevy_player_data::prelude::*;

@@ -1,7 +1,7 @@
 //! A client of *Coin Rush*: `cargo run --release --example client --features window -- --name ada`.
 //!
-//! With the feature `window` it opens a window. Without, it needs a terminal, on which it shows the field and the player's
-//! own data as they change; elsewhere it speaks in lines, and takes commands from stdin.
+//! With the feature `window` it opens a window. Without, it needs a terminal, on which it shows the field and the
+//! player's own data as they change; elsewhere it speaks in lines, and takes commands from stdin.
 
 use std::process::ExitCode;
 

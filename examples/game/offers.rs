@@ -1,7 +1,7 @@
 //! What the storefront and its customers say to each other over HTTP.
 //!
-//! A real game sends its players to the payment provider's own pages, or to a platform's overlay, which come back with the
-//! purchase's id just the same.
+//! A real game sends its players to the payment provider's own pages, or to a platform's overlay, which come back with
+//! the purchase's id just the same.
 
 use serde::{Deserialize, Serialize};
 

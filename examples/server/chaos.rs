@@ -1,9 +1,9 @@
 //! `POST /chaos`, with `--chaos`: brings about what a player may meet, so that a developer can see what they would see.
 //!
 //! `{"store": "down"}`, `"slow"` or `"up"`; `{"take": "ada"}` and `{"release": "ada"}`, which have another server hold
-//! ada's lock; `{"send": {"player": "ada", "to": "http://…"}}`, which sends her on to the server where one logs in at that
-//! address; `{"kick": "ada"}`; `{"exit": true}`. Anybody who reaches the address can do all of that, so it is off unless asked
-//! for.
+//! ada's lock; `{"send": {"player": "ada", "to": "http://…"}}`, which sends her on to the server where one logs in at
+//! that address; `{"kick": "ada"}`; `{"exit": true}`. Anybody who reaches the address can do all of that, so it is off
+//! unless asked for.
 
 use std::{
     collections::HashMap,
@@ -252,8 +252,8 @@ struct Rival {
 }
 
 impl Rival {
-    /// Takes a player over, as if every other server had been out of touch for a whole TTL. Returns whether it is the only
-    /// one.
+    /// Takes a player over, as if every other server had been out of touch for a whole TTL. Returns whether it is the
+    /// only one.
     async fn take(&self, player: PlayerId) -> Result<bool, StoreError> {
         let leases = self.beat().await?;
         let own_beat = leases.iter().find(|lease| lease.server == self.server);

@@ -1,12 +1,12 @@
 //! For crash tests: ends this process at a named step, and breaks the store on purpose.
 //!
 //! `CRASH_AT=commit.done:3` ends the process, as `kill -9` does, when it reaches that step for the third time.
-//! `STEP_LOG=commit` says on stderr each time that it reaches a step that begins with that, so that it can be told where
-//! a process was that was killed from outside.
-//! `LEASE_TTL=2` lets leases lapse after so many seconds: on PostgreSQL, a restart after a crash waits for that.
-//! `SABOTAGE=split-trades` or `split-purchases` saves in two transactions what belongs in one, and `early-answers` says
-//! that it has saved what it is yet to save: a crash test that finds nothing wrong with that is no test. `leaks` loses some
-//! memory, a file handle or a thread with each player who joins, for the soak test.
+//! `STEP_LOG=commit` says on stderr each time that it reaches a step that begins with that, so that it can be told
+//! where a process was that was killed from outside. `LEASE_TTL=2` lets leases lapse after so many seconds: on
+//! PostgreSQL, a restart after a crash waits for that. `SABOTAGE=split-trades` or `split-purchases` saves in two
+//! transactions what belongs in one, and `early-answers` says that it has saved what it is yet to save: a crash test
+//! that finds nothing wrong with that is no test. `leaks` loses some memory, a file handle or a thread with each player
+//! who joins, for the soak test.
 
 use std::{
     num::NonZeroU64,

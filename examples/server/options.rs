@@ -51,8 +51,9 @@ pub struct Options {
     /// How many players the server brings along, which check their data [default: 8 without any option, else 0].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(..=1000))]
     bots: Option<u16>,
-    /// Start no server: send the bots to the servers with these HTTP addresses, of which each chooses one anew whenever it
-    /// comes back, or hops to another without leaving. The servers have to share their file, and their secret with the bots.
+    /// Start no server: send the bots to the servers with these HTTP addresses, of which each chooses one anew whenever
+    /// it comes back, or hops to another without leaving. The servers have to share their file, and their secret with
+    /// the bots.
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "bots")]
     pub play_at: Vec<String>,
     /// Let anybody take the store down, and players away: `POST /chaos`, see `examples/README.md`. For developers only.

@@ -35,8 +35,8 @@ pub struct OnField {
     breath: f32,
 }
 
-/// Others may trade with the player, who has made a move: whoever has just come in is left to look around, and whoever has
-/// retired is left alone.
+/// Others may trade with the player, who has made a move: whoever has just come in is left to look around, and whoever
+/// has retired is left alone.
 #[derive(Component)]
 pub struct OpenToTrade;
 

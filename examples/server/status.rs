@@ -151,7 +151,8 @@ fn tell_status(
     ticks.lately = Durations::default();
 }
 
-/// How the store does, as the crate's diagnostics have it: how long a save took lately, and what waits or failed, if anything.
+/// How the store does, as the crate's diagnostics have it: how long a save took lately, and what waits or failed, if
+/// anything.
 fn store(diagnostics: &DiagnosticsStore) -> String {
     let figure = |path: DiagnosticPath| diagnostics.get(&path).and_then(Diagnostic::value);
     let latency = figure(PlayerDataDiagnosticsPlugin::SAVE_LATENCY);

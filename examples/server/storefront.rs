@@ -134,7 +134,8 @@ impl Till {
 struct Telling(Arc<Till>);
 
 impl Telling {
-    /// Repeats the callback until it is taken, or will never be. A process that ends takes those of this stand-in with it.
+    /// Repeats the callback until it is taken, or will never be. A process that ends takes those of this stand-in with
+    /// it.
     fn repeat(&self, callback: &Callback) {
         let message = format!("{}-{}", callback.purchase_id, callback.event);
         let mut pause = FIRST_PAUSE;

@@ -125,8 +125,8 @@ pub(super) fn update(
     }
 }
 
-/// By the number of a public type. Should a message speak of one twice, its last word counts: Bevy panics when a component
-/// is inserted, or removed, twice at once.
+/// By the number of a public type. Should a message speak of one twice, its last word counts: Bevy panics when a
+/// component is inserted, or removed, twice at once.
 type ByType<T> = BTreeMap<u16, T>;
 
 /// Reads a value. One that can't be read leaves the last good one in place.

@@ -8,9 +8,8 @@ use super::StoredValue;
 
 /// One player's data: a sorted map from key to [`Entry`].
 ///
-/// Cloning copies nothing: clones share everything until one of them is changed, and keys and values even then. A document
-/// decoded from uncompressed bytes keeps these bytes alive
-/// for as long as one of its values is unchanged.
+/// Cloning copies nothing: clones share everything until one of them is changed, and keys and values even then. A
+/// document decoded from uncompressed bytes keeps these bytes alive for as long as one of its values is unchanged.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// Sorted by key. (A handful: a tree would take more memory, of which each player pays.)

@@ -11,10 +11,10 @@
 //! | 10 | 4 | CRC-32 (as in zlib) of all other bytes, that is of 0 to 9 and from 14 to the end |
 //! | 14 | rest | the body |
 //!
-//! The body is one MessagePack map. Its keys are strings, none empty, each once, sorted by their bytes. A value is an array
-//! `[version, oldest_reader, bin]` of two 32-bit numbers and the component's own MessagePack bytes, or nil for a tombstone.
-//! Everything is spelled in its shortest form, so equal documents are equal bytes, and a change that keeps a value's length
-//! moves no other byte.
+//! The body is one MessagePack map. Its keys are strings, none empty, each once, sorted by their bytes. A value is an
+//! array `[version, oldest_reader, bin]` of two 32-bit numbers and the component's own MessagePack bytes, or nil for a
+//! tombstone. Everything is spelled in its shortest form, so equal documents are equal bytes, and a change that keeps a
+//! value's length moves no other byte.
 //!
 //! Whatever deviates is refused. No length is believed before the bytes that it counts are there.
 

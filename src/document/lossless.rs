@@ -75,7 +75,8 @@ struct Kind<'a> {
 /// Where the fields of each kind are.
 type Missing<'a> = BTreeMap<Kind<'a>, Vec<Vec<usize>>>;
 
-/// Notes each field in `before` that `after` lacks; and those within one that it lacks, which may have another name there.
+/// Notes each field in `before` that `after` lacks; and those within one that it lacks, which may have another name
+/// there.
 fn collect<'a>(
     before: &'a Tree<'a>,
     after: Option<&Tree<'_>>,

@@ -42,7 +42,8 @@ impl StoredValue {
     }
 }
 
-/// Why a stored value could not be migrated. The stored bytes are as they were, and the player's data counts as not loaded.
+/// Why a stored value could not be migrated. The stored bytes are as they were, and the player's data counts as not
+/// loaded.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {

@@ -1,7 +1,7 @@
 //! Finding a `Some` that would be stored as nil and come back as `None`.
 //!
-//! The stored form alone cannot tell: both are the same byte. So this module owns a serializer that stores nothing and only
-//! watches what the value says of itself.
+//! The stored form alone cannot tell: both are the same byte. So this module owns a serializer that stores nothing and
+//! only watches what the value says of itself.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! The deserializer: from a stored value to a Rust type.
 //!
 //! Owns the way back from MessagePack, where `rmp-serde` owns the way there. It is written for one thing that a general
-//! deserializer cannot tell: what the type did *not* read, and where that stands. It notes fields that the type skips, and
-//! whether serde took anything into a buffer, behind which it skips unseen.
+//! deserializer cannot tell: what the type did *not* read, and where that stands. It notes fields that the type skips,
+//! and whether serde took anything into a buffer, behind which it skips unseen.
 
 use std::fmt;
 

@@ -32,8 +32,8 @@ pub(crate) enum RoundTripError {
     },
 }
 
-/// Encodes `value`, decodes that, encodes the result, and compares both stored forms: maps and sets in any order, floats by
-/// their bits. Returns the stored form.
+/// Encodes `value`, decodes that, encodes the result, and compares both stored forms: maps and sets in any order,
+/// floats by their bits. Returns the stored form.
 ///
 /// It sees what is stored, so it is not told about fields that are left out on purpose (`#[serde(skip)]`).
 pub(crate) fn check_round_trip<T>(value: &T) -> Result<StoredValue, RoundTripError>

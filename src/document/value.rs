@@ -19,8 +19,8 @@ use super::{lossless, reader::Reader, wire};
 /// # What comes back
 ///
 /// Whatever serde can describe comes back equal: all integers up to 128 bits, floats bit by bit (NaN included), `char`,
-/// strings and bytes of any length, unit structs, enums, maps with any key. Exceptions, all of them properties of the type,
-/// which `testing::assert_round_trip` finds:
+/// strings and bytes of any length, unit structs, enums, maps with any key. Exceptions, all of them properties of the
+/// type, which `testing::assert_round_trip` finds:
 ///
 /// * `Some(None)` of an `Option<Option<T>>` and `Some(())` come back as `None`: MessagePack has one nil.
 /// * 128-bit integers, and maps whose keys are not strings, inside `#[serde(flatten)]`, `#[serde(tag = …)]` or
@@ -60,8 +60,8 @@ impl StoredValue {
     /// The stored form of `value`.
     ///
     /// # Errors
-    /// [`ValueError::Encode`] if the type's `Serialize` fails, nests deeper than 128 levels or announces another number of
-    /// elements than it then writes.
+    /// [`ValueError::Encode`] if the type's `Serialize` fails, nests deeper than 128 levels or announces another number
+    /// of elements than it then writes.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, ValueError> {
         let refused = |reason: String| ValueError::Encode {
             type_name: type_name::<T>(),
@@ -71,7 +71,8 @@ impl StoredValue {
             value
                 .serialize(&mut rmp_serde::Serializer::new(&mut *bytes).with_struct_map())
                 .map_err(|error| refused(error.to_string()))?;
-            // The serializer counts neither levels nor elements; what decoding would refuse must not get as far as the disk.
+            // The serializer counts neither levels nor elements; what decoding would refuse must not get as far as the
+            // disk.
             wire::check(bytes).map_err(|flaw| refused(flaw.to_string()))?;
             Ok(Self(Bytes::copy_from_slice(bytes)))
         })
@@ -91,9 +92,9 @@ impl StoredValue {
 
     /// The value, provided that `T` accounts for every stored byte.
     ///
-    /// Trailing bytes and fields that `T` doesn't have are refused: to save `T` again would drop them. Where serde buffers
-    /// (`flatten`, `tag = …`, `untagged`) unknown fields are out of sight; a type that is going to be saved again wants
-    /// [`decode_lossless`](Self::decode_lossless), which sees these too.
+    /// Trailing bytes and fields that `T` doesn't have are refused: to save `T` again would drop them. Where serde
+    /// buffers (`flatten`, `tag = …`, `untagged`) unknown fields are out of sight; a type that is going to be saved
+    /// again wants [`decode_lossless`](Self::decode_lossless), which sees these too.
     ///
     /// # Errors
     /// [`ValueError::Malformed`], [`ValueError::Decode`], [`ValueError::UnknownField`].
@@ -104,11 +105,12 @@ impl StoredValue {
     /// Like [`decode`](Self::decode), and sees unknown fields where serde buffers as well. Use it for whatever will be
     /// encoded again.
     ///
-    /// The rule: the value is encoded once more. A stored field that is missing then was either left out on purpose (a new
-    /// `skip_serializing_if`, a new name with an `alias`) or never read. To tell, the field's stored value is replaced by
-    /// values of other types: a field that the type reads makes decoding fail or changes the result. One that can be
-    /// anything without making a difference is unknown to the type, and refused. A field that is meant to be read and
-    /// thrown away (`IgnoredAny`) counts as unknown as well: dropping data takes a new version and a migration.
+    /// The rule: the value is encoded once more. A stored field that is missing then was either left out on purpose (a
+    /// new `skip_serializing_if`, a new name with an `alias`) or never read. To tell, the field's stored value is
+    /// replaced by values of other types: a field that the type reads makes decoding fail or changes the result. One
+    /// that can be anything without making a difference is unknown to the type, and refused. A field that is meant to
+    /// be read and thrown away (`IgnoredAny`) counts as unknown as well: dropping data takes a new version and a
+    /// migration.
     ///
     /// A type that serde doesn't buffer pays nothing; others one encoding, and a comparison if the order of a hash map
     /// changed.

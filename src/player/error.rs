@@ -111,9 +111,9 @@ pub enum SaveError {
     /// The server's deadline for shutting down passed first.
     #[error("the save was not done before the deadline for shutting down")]
     Deadline,
-    /// Nobody can tell whether this save has landed: its answer was lost, and another server has gone on with the player since
-    /// (as it may do once a final save has landed), or what is stored can't be read. The session is over; nothing behind this
-    /// save is stored.
+    /// Nobody can tell whether this save has landed: its answer was lost, and another server has gone on with the
+    /// player since (as it may do once a final save has landed), or what is stored can't be read. The session is over;
+    /// nothing behind this save is stored.
     #[error(
         "it may be saved or not: the answer was lost, and another server has gone on with the player since"
     )]

@@ -53,8 +53,8 @@ pub enum TradeError {
         message: String,
     },
     /// The store refused it, for instance because another server has taken one of the players over. Both sessions ended
-    /// at their last commit. (When both players were taken over, and saved, before a lost answer could be asked for again, or what is
-    /// stored could not be read any more, nobody can say whether both have it or neither.)
+    /// at their last commit. (When both players were taken over, and saved, before a lost answer could be asked for
+    /// again, or what is stored could not be read any more, nobody can say whether both have it or neither.)
     #[error("the trade could not be committed: {message}")]
     CommitRefused {
         /// Why.

@@ -5,14 +5,13 @@ use bevy::prelude::*;
 use super::SaveError;
 use crate::id::PlayerId;
 
-/// Another server has a client who is this player, and asks for them. Unless an observer [refuses](Self::refuse), the player
-/// is saved and released, the session ends with [`SessionEnd::HandedOff`](super::SessionEnd::HandedOff), and the other
-/// server loads what was saved.
+/// Another server has a client who is this player, and asks for them. Unless an observer [refuses](Self::refuse), the
+/// player is saved and released, the session ends with [`SessionEnd::HandedOff`](super::SessionEnd::HandedOff), and the
+/// other server loads what was saved.
 ///
-/// It is triggered once the session has lived for
-/// [`min_session`](crate::server::HandOffSettings::min_session), and not while a trade, a purchase or a save of the player is on
-/// its way, which is finished first. While the other server goes on waiting, it is triggered again after
-/// [`ask_again`](crate::server::HandOffSettings::ask_again).
+/// It is triggered once the session has lived for [`min_session`](crate::server::HandOffSettings::min_session), and not
+/// while a trade, a purchase or a save of the player is on its way, which is finished first. While the other server
+/// goes on waiting, it is triggered again after [`ask_again`](crate::server::HandOffSettings::ask_again).
 ///
 /// ```
 /// # use bevy::prelude::*;
@@ -80,8 +79,9 @@ pub struct PlayerTransferred {
     pub player: PlayerId,
     /// Where to.
     pub to: String,
-    /// `Ok` once the other server can load everything. After an error nobody was sent anywhere. Either nothing has changed,
-    /// because the data [can't be saved](SaveError::is_rejection) or there is [no session](SaveError::NoSession); or, if the
-    /// entity is gone, the final save has failed, the session has ended, and the client was disconnected.
+    /// `Ok` once the other server can load everything. After an error nobody was sent anywhere. Either nothing has
+    /// changed, because the data [can't be saved](SaveError::is_rejection) or there is
+    /// [no session](SaveError::NoSession); or, if the entity is gone, the final save has failed, the session has ended,
+    /// and the client was disconnected.
     pub result: Result<(), SaveError>,
 }

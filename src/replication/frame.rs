@@ -31,8 +31,8 @@ mod kind {
     pub(super) const LAST_PART: u8 = 2;
     /// Several changes, each in the form that [`several`](super::several) describes.
     pub(super) const CHANGES: u8 = 3;
-    /// The number of a public type and its [`Whole`](crate::replication::change::Change::Whole). Here and below the value's
-    /// bytes come last, and their length goes without saying.
+    /// The number of a public type and its [`Whole`](crate::replication::change::Change::Whole). Here and below the
+    /// value's bytes come last, and their length goes without saying.
     pub(super) const WHOLE: u8 = 4;
     /// The number of a public type and its [`Overwrite`](crate::replication::change::Change::Overwrite).
     pub(super) const OVERWRITE: u8 = 5;
@@ -40,8 +40,8 @@ mod kind {
     pub(super) const SPLICE: u8 = 6;
 }
 
-/// What one of several changes is. It begins with the number of its public type, in whose lowest two bits this is, and goes on
-/// like a frame with a single one; but its bytes have their length before them.
+/// What one of several changes is. It begins with the number of its public type, in whose lowest two bits this is, and
+/// goes on like a frame with a single one; but its bytes have their length before them.
 mod several {
     pub(super) const BITS: u32 = 2;
     pub(super) const GONE: u32 = 0;

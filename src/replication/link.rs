@@ -38,9 +38,9 @@ pub(super) struct Link {
     pub(super) has_more: bool,
 }
 
-/// A client for whose words nothing waits is listened to once in so many updates, each in its turn. To listen to everybody in
-/// every update would be most of what they cost to whom nothing happens, and what is heard of those who were sent something
-/// is read faster at once.
+/// A client for whose words nothing waits is listened to once in so many updates, each in its turn. To listen to
+/// everybody in every update would be most of what they cost to whom nothing happens, and what is heard of those who
+/// were sent something is read faster at once.
 const TURNS: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +201,8 @@ impl Link {
         }
     }
 
-    /// Whether the client is listened to in this update: because it is its turn, because its hello or its last word is awaited,
-    /// because it said more than was read, or because what it has applied makes room that will be needed.
+    /// Whether the client is listened to in this update: because it is its turn, because its hello or its last word is
+    /// awaited, because it said more than was read, or because what it has applied makes room that will be needed.
     pub(super) fn listens(&mut self) -> bool {
         let is_turn = self.turn == 0;
         self.turn = if is_turn { TURNS - 1 } else { self.turn - 1 };

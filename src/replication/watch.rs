@@ -119,8 +119,8 @@ pub(crate) fn connection_of(world: &World, client: ClientId) -> Connection {
     }
 }
 
-/// The same for a client who has no player any more. One that has been given another meanwhile stays, and so does whoever has
-/// connected since under the same id.
+/// The same for a client who has no player any more. One that has been given another meanwhile stays, and so does
+/// whoever has connected since under the same id.
 pub(crate) fn disconnect_unless_back(world: &mut World, connection: Connection, word: LastWord<'_>) {
     let client = connection.client;
     let has_player = world
@@ -246,7 +246,8 @@ impl ReplicationServer {
         )
     }
 
-    /// Has all clients, and those that still come, told that the server is shutting down. They stay connected until it does.
+    /// Has all clients, and those that still come, told that the server is shutting down. They stay connected until it
+    /// does.
     pub(crate) fn announce_exit(&mut self) {
         if self.leaving.is_some() {
             return;

@@ -293,8 +293,8 @@ const MOST_ROUNDS: usize = 8;
 
 /// The types of which an entity has other data than its player's document, after so many rounds of putting it back.
 ///
-/// What was put back may look different once it is encoded again (a map without order, data of a newer version), though it
-/// says the same.
+/// What was put back may look different once it is encoded again (a map without order, data of a newer version), though
+/// it says the same.
 fn differences<'a>(
     types: &'a DataTypes,
     live: &'a LiveSession,

@@ -21,8 +21,8 @@ pub(super) struct Autosave {
     looked: Duration,
 }
 
-/// By how much more than its share of the interval an update may save: what chance has put into one update is spread over the
-/// next ones, and those who wait don't become more and more.
+/// By how much more than its share of the interval an update may save: what chance has put into one update is spread
+/// over the next ones, and those who wait don't become more and more.
 const HASTE: f64 = 1.25;
 
 impl Autosave {

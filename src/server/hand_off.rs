@@ -1,8 +1,9 @@
 //! Hand-off: a player goes on on another server, because that one asks for them or because the game says so.
 //!
-//! It ends like leaving does, with a last capture and one commit of the final save and the lock's release, behind whatever
-//! is queued. The module owns what comes before: who is asked how often, what has to be finished first, that nobody goes
-//! whose data can't be saved; and what comes after: that the client is told once everything is durable, and not before.
+//! It ends like leaving does, with a last capture and one commit of the final save and the lock's release, behind
+//! whatever is queued. The module owns what comes before: who is asked how often, what has to be finished first, that
+//! nobody goes whose data can't be saved; and what comes after: that the client is told once everything is durable, and
+//! not before.
 
 use std::time::Duration;
 
@@ -43,17 +44,17 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandOffSettings {
     /// Whether a load that finds its player on another server asks that server to give them up. Any spawn of a
-    /// [`PersistentPlayer`] does. A load that doesn't ask waits until the player has left there, which it finds out within
-    /// a second, or until the [`load_timeout`](super::ServerSettings::load_timeout). Default: yes.
+    /// [`PersistentPlayer`] does. A load that doesn't ask waits until the player has left there, which it finds out
+    /// within a second, or until the [`load_timeout`](super::ServerSettings::load_timeout). Default: yes.
     pub ask: bool,
-    /// How often to look who wishes for a player of whom. With each hand-off, both servers wait for half of it on average; a
-    /// look that finds nothing new costs some microseconds. Default: 10 ms.
+    /// How often to look who wishes for a player of whom. With each hand-off, both servers wait for half of it on
+    /// average; a look that finds nothing new costs some microseconds. Default: 10 ms.
     pub poll: Duration,
-    /// How long a session has to have lived before it is given up: how often a player can be taken from server to server by
-    /// whoever asks. [`Duration::MAX`]: never. Default: 5 s.
+    /// How long a session has to have lived before it is given up: how often a player can be taken from server to
+    /// server by whoever asks. [`Duration::MAX`]: never. Default: 5 s.
     pub min_session: Duration,
-    /// How long the game is left alone after it was [asked](HandOffRequested) for a player and has refused. The wish is looked
-    /// at again for as long as it stands. Default: 1 s.
+    /// How long the game is left alone after it was [asked](HandOffRequested) for a player and has refused. The wish is
+    /// looked at again for as long as it stands. Default: 1 s.
     pub ask_again: Duration,
 }
 
@@ -86,8 +87,8 @@ pub(super) struct HandOffs {
     /// What the game has asked for and is not done.
     transfers: Vec<Transfer>,
     lately: Lately,
-    /// How many saves of a session, by its lock, have to be answered before it is given up: those that were asked for when a wish
-    /// for it was first seen of which one has stood ever since.
+    /// How many saves of a session, by its lock, have to be answered before it is given up: those that were asked for
+    /// when a wish for it was first seen of which one has stood ever since.
     behind: HashMap<LockId, u64>,
 }
 
@@ -108,7 +109,8 @@ pub(super) struct Suitors {
     next: Duration,
 }
 
-/// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they are for.
+/// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they
+/// are for.
 #[derive(Default)]
 struct Lately(HashMap<PlayerId, (Duration, Vec<LockId>)>);
 

@@ -262,8 +262,8 @@ pub(super) fn keep_as_fallback(world: &mut World, entity: Entity, player: Player
         .insert(entity, Player::Fallback { player });
 }
 
-/// Has `despawn` end the session with this reason: like one that the player has ended, after all observers of the despawn, so
-/// that what these change is saved.
+/// Has `despawn` end the session with this reason: like one that the player has ended, after all observers of the
+/// despawn, so that what these change is saved.
 pub(super) fn despawn_because(
     world: &mut World,
     entity: Entity,

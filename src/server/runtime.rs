@@ -59,8 +59,8 @@ impl Runtime {
         Instant::now()
     }
 
-    /// Has the last handle of something dropped by a thread that nobody waits for. (A test that drives has everything on one
-    /// thread, and nothing in it that waits.)
+    /// Has the last handle of something dropped by a thread that nobody waits for. (A test that drives has everything
+    /// on one thread, and nothing in it that waits.)
     pub(super) fn drop_elsewhere<T: ?Sized + Send + Sync + 'static>(&self, shared: Arc<T>) {
         if self.own.is_none() {
             return;

@@ -41,8 +41,8 @@ pub(super) struct LiveSession {
     pub(super) document: Document,
     /// Components that were changed after this tick have to be looked at by the next capture.
     pub(super) captured: Tick,
-    /// Whether a capture has seen everything. From then on each component is in the document, in a version of this code or a
-    /// newer one, until it changes or goes.
+    /// Whether a capture has seen everything. From then on each component is in the document, in a version of this code
+    /// or a newer one, until it changes or goes.
     pub(super) is_complete: bool,
     /// Whether `document` holds something that no save on its way has yet.
     pub(super) unsaved: bool,
@@ -179,8 +179,8 @@ pub(super) fn differences<'a>(
         .filter(move |data_type| !matches!(new_entry(data_type, live, entity, now), Ok(None)))
 }
 
-/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done. If it isn't
-/// known that a refusal of the store has passed, it is found out for the next time.
+/// Captures a player in a session who is about to be saved for the last time, and says whether that can be done. If it
+/// isn't known that a refusal of the store has passed, it is found out for the next time.
 ///
 /// # Errors
 /// When what the player has now can't be saved, or the entity is in no session.
@@ -258,8 +258,8 @@ fn new_entry(
     Ok((old != Some(&entry)).then_some(NewEntry::Set(entry)))
 }
 
-/// Whether a component was changed since `captured`, as far as can be told: where nobody was captured for days, Bevy can't
-/// compare ticks any more and calls everything unchanged.
+/// Whether a component was changed since `captured`, as far as can be told: where nobody was captured for days, Bevy
+/// can't compare ticks any more and calls everything unchanged.
 fn may_have_changed(ticks: ComponentTicks, captured: Tick, now: Tick) -> bool {
     let age = now.get().wrapping_sub(captured.get());
     age >= Tick::MAX.get() || ticks.is_changed(captured, now)
@@ -419,8 +419,8 @@ pub(super) fn apply(
     purchases::apply_saved(world, entity, ticket, carried, &result);
     let end = match result {
         Err(SaveError::LockLost) => SessionEnd::LockLost,
-        // It may be stored, and if it is, by the time that this was found out somebody else had the player. What of a trade
-        // can't be told is the end of both sessions, whosever lock it was.
+        // It may be stored, and if it is, by the time that this was found out somebody else had the player. What of a
+        // trade can't be told is the end of both sessions, whosever lock it was.
         Ok(()) | Err(SaveError::Unconfirmed) if has_lost_its_lock(world, entity) => SessionEnd::LockLost,
         Err(SaveError::Forfeited { .. } | SaveError::Unconfirmed) => SessionEnd::CommitRefused,
         _ => return,

@@ -56,8 +56,8 @@ pub struct ServerSettings {
     pub identify: Identify,
     /// What happens to a player whose data can't be loaded. Default: [`OnLoadFailure::Fallback`], whatever the error.
     pub on_load_failure: fn(&LoadError) -> OnLoadFailure,
-    /// What happens to a player whose session ended though they are still here: another server or another entity has taken
-    /// it over, another server has asked for them, or the store has refused a trade. Default:
+    /// What happens to a player whose session ended though they are still here: another server or another entity has
+    /// taken it over, another server has asked for them, or the store has refused a trade. Default:
     /// [`OnSessionLost::Disconnect`].
     pub on_session_lost: OnSessionLost,
     /// Whether SIGINT and SIGTERM (on Windows: Ctrl-C) [shut the app down](super::ShutDown), so that clients are told and
@@ -147,9 +147,10 @@ pub enum OnLoadFailure {
 pub enum OnSessionLost {
     /// They are told why, disconnected and despawned.
     Disconnect,
-    /// The entity stays as a [`PlayerFallback`](crate::player::PlayerFallback): what happens to it is never saved, unless an
-    /// observer of the session's end inserts the [`PersistentPlayer`](crate::player::PersistentPlayer) again, which loads them
-    /// anew. (After [`SessionEnd::Replaced`](crate::player::SessionEnd::Replaced) that would throw the newer login out.)
+    /// The entity stays as a [`PlayerFallback`](crate::player::PlayerFallback): what happens to it is never saved,
+    /// unless an observer of the session's end inserts the [`PersistentPlayer`](crate::player::PersistentPlayer) again,
+    /// which loads them anew. (After [`SessionEnd::Replaced`](crate::player::SessionEnd::Replaced) that would throw the
+    /// newer login out.)
     KeepAsFallback,
 }
 

@@ -9,12 +9,13 @@ use tracing::info;
 use crate::replication::ReplicationServer;
 
 /// Trigger this to end the server in good order: every client is told that the server is shutting down
-/// ([`DisconnectKind::ServerExit`](crate::player::DisconnectKind::ServerExit)), and the app exits as soon as they have read
-/// it, at the latest after the [farewell timeout](crate::replication::ReplicationSettings::farewell_timeout); without
-/// clients it does so at once. On exit everybody is saved.
+/// ([`DisconnectKind::ServerExit`](crate::player::DisconnectKind::ServerExit)), and the app exits as soon as they have
+/// read it, at the latest after the [farewell timeout](crate::replication::ReplicationSettings::farewell_timeout);
+/// without clients it does so at once. On exit everybody is saved.
 ///
-/// Signals do the same, see [`ServerSettings::handle_signals`](super::ServerSettings::handle_signals). After an [`AppExit`]
-/// that the game writes itself everybody is saved as well, only the clients see their connection end without a word.
+/// Signals do the same, see [`ServerSettings::handle_signals`](super::ServerSettings::handle_signals). After an
+/// [`AppExit`] that the game writes itself everybody is saved as well, only the clients see their connection end
+/// without a word.
 #[derive(Event, Clone, Copy, Debug, Default)]
 pub struct ShutDown;
 

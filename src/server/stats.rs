@@ -13,8 +13,8 @@ pub struct ServerStats {
     pub load_failures: u64,
     /// Saves that are durable, final ones included.
     pub saves: u64,
-    /// How long those took together, each from when it was captured until it was durable. Divided by [`saves`](Self::saves)
-    /// it is the mean latency.
+    /// How long those took together, each from when it was captured until it was durable. Divided by
+    /// [`saves`](Self::saves) it is the mean latency.
     pub save_time: Duration,
     /// Saves that failed. Many of them are tried again by a later save.
     pub save_failures: u64,

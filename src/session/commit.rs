@@ -1,9 +1,10 @@
 //! What a session writes, and what the store's answers mean for it.
 //!
 //! The module owns [`Hold`], the one place that builds a [`Write`], and [`Core`], what a session knows about its
-//! record. It promises that a document equal to the last acknowledged one is not written again, that nothing reaches the
-//! store after the lock was lost or a commit that later ones rest on was refused, and that a close gives its lock back
-//! even if its document is refused. Order and slots are the queue's; what became of a write that was not answered, [`fate`]'s.
+//! record. It promises that a document equal to the last acknowledged one is not written again, that nothing reaches
+//! the store after the lock was lost or a commit that later ones rest on was refused, and that a close gives its lock
+//! back even if its document is refused. Order and slots are the queue's; what became of a write that was not answered,
+//! [`fate`]'s.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -311,8 +312,8 @@ impl Core {
         }
     }
 
-    /// Takes in that a write is stored. Where the store has not said with which version, it is one more, at least, and what
-    /// the record holds stays uncertain.
+    /// Takes in that a write is stored. Where the store has not said with which version, it is one more, at least, and
+    /// what the record holds stays uncertain.
     pub(super) fn is_acknowledged(&self, version: Option<u64>, document: Option<Document>) -> Saved {
         let mut known = self.known();
         let written = document.is_some();

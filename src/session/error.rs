@@ -76,9 +76,9 @@ pub enum SaveError {
         /// Whose session.
         player: PlayerId,
     },
-    /// Nobody can tell whether this save has landed: its answer was lost, and by the time it was asked for again another server
-    /// had taken the player over, as it may do once a close has landed, and had saved them (or what is stored could not be
-    /// read any more). The session is over: of everything behind this save nothing is stored.
+    /// Nobody can tell whether this save has landed: its answer was lost, and by the time it was asked for again
+    /// another server had taken the player over, as it may do once a close has landed, and had saved them (or what is
+    /// stored could not be read any more). The session is over: of everything behind this save nothing is stored.
     #[error(
         "player {player} may be saved or not: the answer was lost, and another server has gone on with the player since"
     )]
@@ -95,9 +95,9 @@ pub enum SaveError {
         /// The last thing that went wrong.
         message: String,
     },
-    /// The document can't be stored as it is (too large, for instance, or onto a record that is damaged). An open session goes
-    /// on; save something else, or once the record is mended. After a close the lock has been released, and this document
-    /// is lost; of damage a close says so only when there is no time left to send it again.
+    /// The document can't be stored as it is (too large, for instance, or onto a record that is damaged). An open
+    /// session goes on; save something else, or once the record is mended. After a close the lock has been released,
+    /// and this document is lost; of damage a close says so only when there is no time left to send it again.
     #[error("the data of player {player} was rejected and not saved: {message}")]
     Rejected {
         /// Whose data.

@@ -1,9 +1,11 @@
-//! What became of a commit whose answer was lost, when the lock is lost, or the record, by the time it is asked for again.
+//! What became of a commit whose answer was lost, when the lock is lost, or the record, by the time it is asked for
+//! again.
 //!
 //! An attempt that was not answered may have landed: the final save and its release did, say, and another server, which
-//! waits for just that, took the free lock before the next attempt arrived. The store then says "lock lost" to something that is
-//! stored. [`Sending`] repeats a commit and, in that case, looks at the records for what they prove; nothing is called
-//! saved, and nothing lost, that they don't. What follows from it for a session is [`Core`](super::commit::Core)'s matter.
+//! waits for just that, took the free lock before the next attempt arrived. The store then says "lock lost" to
+//! something that is stored. [`Sending`] repeats a commit and, in that case, looks at the records for what they prove;
+//! nothing is called saved, and nothing lost, that they don't. What follows from it for a session is
+//! [`Core`](super::commit::Core)'s matter.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -95,8 +97,8 @@ impl<'a> Sending<'a> {
         matches!(&self.commit.writes[..], [write] if write.then == Then::Keep)
     }
 
-    /// All writes of a commit share one fate, so the first record that proves anything says it all. (None of them can land any
-    /// more, once a lock is lost.)
+    /// All writes of a commit share one fate, so the first record that proves anything says it all. (None of them can
+    /// land any more, once a lock is lost.)
     async fn look(&self, turn: &mut Turn) -> Fate {
         let policy = self.sessions.settings().retry.unlimited();
         let is_alone = self.commit.writes.len() == 1;
@@ -135,8 +137,8 @@ fn fate(write: &Write, known: Known, is_alone: bool, record: Option<&Record>) ->
         // Nobody at all has written since.
         return Fate::NotLanded;
     }
-    // A grant changes neither the document nor the version, and sets the sequence number to zero: the next session has written
-    // nothing, so this is what ours has left.
+    // A grant changes neither the document nor the version, and sets the sequence number to zero: the next session has
+    // written nothing, so this is what ours has left.
     if record.fence != write.fence.saturating_add(1) || record.last_seq != 0 {
         return Fate::Unknown;
     }
@@ -144,8 +146,8 @@ fn fate(write: &Write, known: Known, is_alone: bool, record: Option<&Record>) ->
     match &write.document {
         Some(document) if record.document.as_ref() != Some(document) => Fate::NotLanded,
         _ if is_next => Fate::Landed,
-        // An earlier write of the same document may have landed instead, which is as good; but none that settles the same as
-        // well, or that has another player's side.
+        // An earlier write of the same document may have landed instead, which is as good; but none that settles the
+        // same as well, or that has another player's side.
         Some(_) if is_alone && write.settle.is_empty() => Fate::Landed,
         _ => Fate::Unknown,
     }

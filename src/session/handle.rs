@@ -93,8 +93,8 @@ impl Session {
     /// comes. A document equal to the one that was last acknowledged is not written again.
     ///
     /// # Errors
-    /// `done` gets a [`SaveError`]; after [`SaveError::LockLost`], [`SaveError::Unconfirmed`] and [`SaveError::Forfeited`] the
-    /// session [is over](Self::is_over).
+    /// `done` gets a [`SaveError`]; after [`SaveError::LockLost`], [`SaveError::Unconfirmed`] and
+    /// [`SaveError::Forfeited`] the session [is over](Self::is_over).
     pub fn save(
         &mut self,
         snapshot: impl Into<Snapshot>,

@@ -146,8 +146,8 @@ impl Heartbeat {
         self.lock().own_beat
     }
 
-    /// Until which beat of ours an attempt that is sent now may lock a player: two beats are time enough for a slow store,
-    /// and then nothing can come of it any more.
+    /// Until which beat of ours an attempt that is sent now may lock a player: two beats are time enough for a slow
+    /// store, and then nothing can come of it any more.
     pub(super) fn until_beat(&self) -> u64 {
         let state = self.lock();
         state.own_beat.saturating_add(state.unanswered).saturating_add(2)
@@ -222,8 +222,8 @@ impl Heartbeat {
         }
     }
 
-    /// Looks at the lease of the other boot of our name: once it has lapsed that boot is dead, which not every store can find
-    /// out by itself.
+    /// Looks at the lease of the other boot of our name: once it has lapsed that boot is dead, which not every store
+    /// can find out by itself.
     fn observe_namesake(&self, asked: Instant, leases: Result<Leases, StoreError>) {
         let mut state = self.lock();
         match leases {
@@ -236,9 +236,9 @@ impl Heartbeat {
         }
     }
 
-    /// A predecessor beats while it flushes, as a second server of our name does. Only that it comes to an end tells them apart:
-    /// within less than a TTL, or its own lease would lapse; and if it crashes then, that takes a TTL more, and the beat after
-    /// it.
+    /// A predecessor beats while it flushes, as a second server of our name does. Only that it comes to an end tells
+    /// them apart: within less than a TTL, or its own lease would lapse; and if it crashes then, that takes a TTL more,
+    /// and the beat after it.
     fn name_taken(&self, state: &mut State, now: Instant) {
         let timeout = self.ttl.saturating_mul(2).saturating_add(self.beat);
         let since = *state.name_taken_since.get_or_insert(now);

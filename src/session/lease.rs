@@ -53,8 +53,8 @@ impl LeaseWatch {
     /// Takes in a read of the leases that was `asked` for and `answered` at these moments.
     ///
     /// The store looked at some moment in between. A beat counts as standing still from the answer that showed it first
-    /// to the question that was answered with it again, which is never longer than the truth. `false` if there was a gap since
-    /// the last read, or in this one, so that everything starts over.
+    /// to the question that was answered with it again, which is never longer than the truth. `false` if there was a
+    /// gap since the last read, or in this one, so that everything starts over.
     pub fn read(&mut self, asked: Instant, answered: Instant, leases: &Leases) -> bool {
         let is_gap = |from: Instant, to: Instant| to.saturating_duration_since(from) > self.longest_gap();
         // Between two reads, or while this one was under way.
@@ -117,11 +117,11 @@ impl LeaseWatch {
             .collect()
     }
 
-    /// The servers whose beat had not moved for a whole TTL when it was last read, whatever may have kept them, or us, from the
-    /// store meanwhile. Each stays among them until its beat moves, or its lease is gone.
+    /// The servers whose beat had not moved for a whole TTL when it was last read, whatever may have kept them, or us,
+    /// from the store meanwhile. Each stays among them until its beat moves, or its lease is gone.
     ///
-    /// It is no proof that they are dead, so nothing may be taken from them; but nobody should be given up to them either: a
-    /// server that lives is out of it with its next beat.
+    /// It is no proof that they are dead, so nothing may be taken from them; but nobody should be given up to them
+    /// either: a server that lives is out of it with its next beat.
     #[must_use]
     pub fn silent(&self) -> Vec<ServerId> {
         let silent = self.still.iter().filter(|(_, still)| still.silent);

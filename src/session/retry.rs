@@ -162,7 +162,7 @@ impl RetryPolicy {
 }
 
 impl Attempts {
-    fn are_used_up(self, failures: u32) -> bool {
+    pub(super) fn are_used_up(self, failures: u32) -> bool {
         matches!(self, Self::Limited(limit) if failures >= limit)
     }
 }

@@ -20,11 +20,11 @@ pub struct SessionSettings {
     /// How long a load may take in all, including its wait for a lock that another server holds. Longer than
     /// `lease_ttl`, so that a player whose server crashed gets in at the first try. Default: 40 s.
     pub load_timeout: Duration,
-    /// Whether a load that meets another server's lock asks that server for the player. One that doesn't waits until the lock is
-    /// free, and looks for that once a second. Default: yes.
+    /// Whether a load that meets another server's lock asks that server for the player. One that doesn't waits until
+    /// the lock is free, and looks for that once a second. Default: yes.
     pub ask: bool,
-    /// How often to look who wishes for a player of whom, if that is [asked for](super::Sessions::watch_wishes): with each
-    /// hand-off, both servers wait for half of it on average. Default: 10 ms.
+    /// How often to look who wishes for a player of whom, if that is [asked for](super::Sessions::watch_wishes): with
+    /// each hand-off, both servers wait for half of it on average. Default: 10 ms.
     pub wish_poll: Duration,
     /// How saves are retried. Loads retry until `load_timeout` and closes until they land, with the same backoff.
     pub retry: RetryPolicy,

@@ -1,9 +1,9 @@
 //! No lock stays behind: what becomes of acquires that were abandoned, lost or late.
 //!
-//! An attempt that was not answered may have been granted, or may yet be. The module settles both: at once, inside
-//! the slot of the load, by asking for the very same lock again ([`release_if_granted`]); and later, on stores that answer
-//! over a network, by looking again at each beat until none of them may be granted any more
-//! ([`look_for_late_locks`]). It releases only locks that nobody in this process answers for.
+//! An attempt that was not answered may have been granted, or may yet be. The module settles both: at once, inside the
+//! slot of the load, by asking for the very same lock again ([`release_if_granted`]); and later, on stores that answer
+//! over a network, by looking again at each beat until none of them may be granted any more ([`look_for_late_locks`]).
+//! It releases only locks that nobody in this process answers for.
 
 use std::{
     collections::BTreeMap,

@@ -1,9 +1,9 @@
 //! Wishes: asking the server that has a player to give them up, and hearing who asks that of us.
 //!
-//! [`Wishing`] is a waiting load's end of it: it leaves the wish, repeats it as long as it has to, is woken when the wish
-//! has come true, and takes it back when the load ends without a session. [`watch`] is the look that a server takes many
-//! times a second, for both ends at once. A lock of ours that nobody answers for is given back when somebody wishes for it.
-//! Whether a wish is heeded is left to whoever [`watch`] reports it to.
+//! [`Wishing`] is a waiting load's end of it: it leaves the wish, repeats it as long as it has to, is woken when the
+//! wish has come true, and takes it back when the load ends without a session. [`watch`] is the look that a server
+//! takes many times a second, for both ends at once. A lock of ours that nobody answers for is given back when somebody
+//! wishes for it. Whether a wish is heeded is left to whoever [`watch`] reports it to.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle, time::sleep};
 use tracing::debug;
 
-use super::{Inner, Sessions, heartbeat::LeaseState, retry::Attempts, settle};
+use super::{Inner, Sessions, heartbeat::LeaseState, settle};
 use crate::{
     chance::random,
     id::PlayerId,
@@ -107,8 +107,8 @@ impl<'a> Wishing<'a> {
         }
     }
 
-    /// Takes the wish back: nobody waits any more. It takes its time beside the player's queue, where nobody waits for it: a wish
-    /// names the lock that it is for, so a later one for the same player is another.
+    /// Takes the wish back: nobody waits any more. It takes its time beside the player's queue, where nobody waits for
+    /// it: a wish names the lock that it is for, so a later one for the same player is another.
     pub(super) fn withdraw(mut self) {
         if self.told.take().is_none() {
             return;
@@ -125,8 +125,7 @@ impl<'a> Wishing<'a> {
             {
                 debug!("a wish could not be taken back: {error}");
                 failures += 1;
-                let is_given_up = matches!(retry.attempts, Attempts::Limited(limit) if failures >= limit);
-                if is_given_up || !error.is_worth_a_retry() {
+                if retry.attempts.are_used_up(failures) || !error.is_worth_a_retry() {
                     return;
                 }
                 sleep(retry.pause(failures, random())).await;
@@ -189,8 +188,8 @@ pub(super) async fn watch(sessions: Weak<Inner>, mut seen: impl FnMut(Vec<Wished
     }
 }
 
-/// Takes one look, if there is anything to look for: who waited when it was taken, and which wishes stand, if the store answers.
-/// It holds on to the store alone.
+/// Takes one look, if there is anything to look for: who waited when it was taken, and which wishes stand, if the store
+/// answers. It holds on to the store alone.
 fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<(Vec<LockId>, Wishes)>> + Send + use<> {
     // Who joins them during the look may not be seen by it.
     let waiting = inner.wishes.waiting();
@@ -215,8 +214,8 @@ fn look(inner: &Arc<Inner>) -> impl Future<Output = Option<(Vec<LockId>, Wishes)
     }
 }
 
-/// Gives locks back that no session answers for, because they were granted after they had been given up: they are no reason to
-/// let anybody wait. It happens beside the looks, which it must not hold up.
+/// Gives locks back that no session answers for, because they were granted after they had been given up: they are no
+/// reason to let anybody wait. It happens beside the looks, which it must not hold up.
 #[derive(Default)]
 struct Nobodys {
     /// Whether the last try has failed.

@@ -117,8 +117,8 @@ impl CopySide {
 /// been played on in the target alone since is never overwritten, and no refund, erasure or settlement of a receipt there
 /// is undone. One who has been played on in both can't be told apart: let nobody play in the target before the last copy.
 ///
-/// A copy erases nobody. Erase a player who was copied already in both stores: one who is erased in the source alone is found
-/// out ([`CopyError::OnlyInCopy`]), and one who is erased in the target alone comes back with the next copy.
+/// A copy erases nobody. Erase a player who was copied already in both stores: one who is erased in the source alone is
+/// found out ([`CopyError::OnlyInCopy`]), and one who is erased in the target alone comes back with the next copy.
 ///
 /// `progress` is called after each page.
 ///

@@ -47,27 +47,28 @@ const ATTEMPTS: usize = 8;
 
 /// A [`Store`] in a PostgreSQL database (version 13 or newer).
 ///
-/// - **Durable.** What was acknowledged is committed, with `synchronous_commit` at least `on` and, where the database has
-///   a synchronous standby, there as well: a failover loses none of it. With asynchronous replication a failover loses what
-///   the standby had not received yet; that is PostgreSQL's promise, not this crate's.
+/// - **Durable.** What was acknowledged is committed, with `synchronous_commit` at least `on` and, where the database
+///   has a synchronous standby, there as well: a failover loses none of it. With asynchronous replication a failover
+///   loses what the standby had not received yet; that is PostgreSQL's promise, not this crate's.
 /// - **Fast.** What is asked for while all connections are busy shares the next transaction, in two round trips.
 /// - **Shared.** Any number of servers may use one database. Only a host that takes writes is used; nothing is read from
 ///   standbys.
-/// - **Prompt.** `LISTEN` and `NOTIFY`, where the database has them, [hint](Store::hints) at receipts that have arrived. Polling
-///   finds them as well.
+/// - **Prompt.** `LISTEN` and `NOTIFY`, where the database has them, [hint](Store::hints) at receipts that have
+///   arrived. Polling finds them as well.
 /// - **Names.** No lock of an operating system proves a crashed server dead: a restart under its name waits until its
 ///   lease has lapsed.
 /// - **Logs.** None of this crate's lines has a document, a payload or a password in it. The driver's have: at the level
 ///   `debug`, `tokio_postgres` logs the parameters of each statement. Keep that target at `info` or above, whatever the
 ///   others are at.
-/// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on `CockroachDB` and `YugabyteDB`
-///   as well. Both are untested. A connection pooler in between has to be in session mode.
+/// - **Portable.** No advisory locks, triggers or sequences, so that the statements should do on `CockroachDB` and
+///   `YugabyteDB` as well. Both are untested. A connection pooler in between has to be in session mode.
 ///
-/// The URL is libpq's: `postgres://user:password@host1:5432,host2:5432/database?sslmode=require`. With several hosts, the
-/// first that takes writes is used, and the next one after a failover. What the URL leaves out comes from the environment:
-/// `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`. No password is logged, and none
-/// is in an error's text. `sslmode=require` verifies the server's certificate, chain and name, against `sslrootcert` (a
-/// PEM file) or the system's authorities; the default, `prefer`, encrypts if the server can and verifies nothing.
+/// The URL is libpq's: `postgres://user:password@host1:5432,host2:5432/database?sslmode=require`. With several hosts,
+/// the first that takes writes is used, and the next one after a failover. What the URL leaves out comes from the
+/// environment: `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`. No password is
+/// logged, and none is in an error's text. `sslmode=require` verifies the server's certificate, chain and name, against
+/// `sslrootcert` (a PEM file) or the system's authorities; the default, `prefer`, encrypts if the server can and
+/// verifies nothing.
 ///
 /// A clone is another handle to the same thread. Dropping the last handle lets what is under way end by itself; dropping
 /// it without [`Store::retire`] is what a crash is to other servers.
@@ -96,11 +97,12 @@ struct Shared {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostgresSettings {
-    /// How many connections this process has at most, beside one that listens for hints. Half of them write. Default: 8.
+    /// How many connections this process has at most, beside one that listens for hints. A quarter of them, and
+    /// two at least, take locks and save. Default: 8.
     pub connections: usize,
     /// How long a request waits for a free connection, and then for the database, before it is answered with
-    /// [`StoreError::Unavailable`]; it waits half of this for another transaction's lock. It should be well below the retry
-    /// policy's [`attempt_timeout`](crate::session::RetryPolicy::attempt_timeout). Default: 4 seconds.
+    /// [`StoreError::Unavailable`]; it waits half of this for another transaction's lock. It should be well below the
+    /// retry policy's [`attempt_timeout`](crate::session::RetryPolicy::attempt_timeout). Default: 4 seconds.
     pub timeout: Duration,
 }
 

@@ -88,8 +88,8 @@ fn too_late(acquire: &Acquire) -> StoreError {
     ))
 }
 
-/// Judges an acquire on a row in `state`; `own` is the row of the server that asks, and `lease` that of the server that holds
-/// the lock, if they have one.
+/// Judges an acquire on a row in `state`; `own` is the row of the server that asks, and `lease` that of the server that
+/// holds the lock, if they have one.
 pub(super) fn judge_acquire(
     state: LockState,
     own: Option<ServerLease>,

@@ -1,9 +1,9 @@
 //! The store in one SQLite file: durable on one host, shared by any number of server processes there.
 //!
-//! The module owns [`SqliteStore`] and its threads: one that writes (`writer`, with the statements in `tables`), one that
-//! reads (`reader`) and one that folds the log into the database (`checkpointer`). It promises that nobody is answered before what they asked for is on disk, and that a
-//! file which is not ours is never touched (`file`, `schema`). The rules themselves are the parent module's; ordering
-//! and retries are the session's.
+//! The module owns [`SqliteStore`] and its threads: one that writes (`writer`, with the statements in `tables`), one
+//! that reads (`reader`) and one that folds the log into the database (`checkpointer`). It promises that nobody is
+//! answered before what they asked for is on disk, and that a file which is not ours is never touched (`file`,
+//! `schema`). The rules themselves are the parent module's; ordering and retries are the session's.
 
 use std::{
     fmt,

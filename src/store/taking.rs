@@ -20,8 +20,8 @@ pub(super) enum Taking {
 
 /// Judges a player's row that is taken in on the one that is there; `name` is that of the server which holds its lock.
 ///
-/// One that was played on here is refused if that shows in its fence or its version. Where the other store has gone on at least
-/// as far, neither says so, and the row that is taken in replaces it.
+/// One that was played on here is refused if that shows in its fence or its version. Where the other store has gone on
+/// at least as far, neither says so, and the row that is taken in replaces it.
 pub(super) fn judge_record(
     known: Option<(LockState, Option<&[u8]>)>,
     name: Option<String>,

@@ -21,8 +21,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// ```
 ///
 /// # Panics
-/// If the value cannot be encoded, or not be decoded again, or differs afterwards. The message names the type, the place and
-/// the attribute that is likely to blame.
+/// If the value cannot be encoded, or not be decoded again, or differs afterwards. The message names the type, the
+/// place and the attribute that is likely to blame.
 #[track_caller]
 pub fn assert_round_trip<T: Serialize + DeserializeOwned>(value: &T) {
     if let Err(error) = crate::document::check_round_trip(value) {

@@ -1,10 +1,10 @@
 //! `kill -9` of real server processes while their players buy and trade, at every step of the way and at random.
 //!
-//! A server is started, killed, looked at and started again, hundreds of times on the same file; all the while a payment
-//! provider repeats its callbacks, and a player plays from outside, over HTTP and UDP. After each kill SQLite has to find
-//! the file sound, the books have to balance, and what the provider or the player was told is there has to be there. In
-//! the end everything that was paid for has to be there, once. The same runs on a store that does in two transactions what
-//! belongs in one, or that answers before it has saved, have to find that out.
+//! A server is started, killed, looked at and started again, hundreds of times on the same file; all the while a
+//! payment provider repeats its callbacks, and a player plays from outside, over HTTP and UDP. After each kill SQLite
+//! has to find the file sound, the books have to balance, and what the provider or the player was told is there has to
+//! be there. In the end everything that was paid for has to be there, once. The same runs on a store that does in two
+//! transactions what belongs in one, or that answers before it has saved, have to find that out.
 //!
 //! It needs the example server with the feature `step-points`, which Cargo does not build for a single test:
 //!

@@ -1,8 +1,9 @@
 //! A player outside of the process that is killed: a client over HTTP and UDP, which remembers what it was told.
 //!
-//! It knows of two kinds of promises. A purchase of which it hears that it is granted was saved, together with everything
-//! that it had seen before it paid, if that was in the same session. And of a save it hears no more than that there was one; but as autosaves of a player
-//! who buys nothing come one at a time, what it saw before three of them is in the last, at least.
+//! It knows of two kinds of promises. A purchase of which it hears that it is granted was saved, together with
+//! everything that it had seen before it paid, if that was in the same session. And of a save it hears no more than
+//! that there was one; but as autosaves of a player who buys nothing come one at a time, what it saw before three of
+//! them is in the last, at least.
 
 use std::{
     collections::BTreeSet,
@@ -159,7 +160,8 @@ impl Witness {
         self.app.world_mut().remove_resource::<RenetClient>();
         self.app.world_mut().remove_resource::<NetcodeClientTransport>();
         *self.app.world_mut().resource_mut::<Told>() = Told::default();
-        // What it had seen before it paid went with the session, unless it was saved. The purchase will be granted in another.
+        // What it had seen before it paid went with the session, unless it was saved. The purchase will be granted in
+        // another.
         for (_, seen) in &mut self.open {
             *seen = self.saved;
         }

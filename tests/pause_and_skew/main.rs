@@ -4,10 +4,10 @@
 //! A player is in a session on one server and wanted by the other. The one with the session appends to the player's
 //! journal and saves, again and again. Then the fault: a server stands still for longer than its lease lasts, in the
 //! middle of a transaction, between a save's capture and its commit, or just before it takes a player over; both stand
-//! still at once; or the wall clock of one of them jumps. Triggers in the file write down every change that any process makes to a player's row
-//! and every beat, in order, and that history is judged: the journal only ever grows, by one server per fence; what was
-//! acknowledged is in it; and nobody takes a player from a server that beats. The last is judged by the order of the
-//! beats, so that a slow machine fails nothing.
+//! still at once; or the wall clock of one of them jumps. Triggers in the file write down every change that any process
+//! makes to a player's row and every beat, in order, and that history is judged: the journal only ever grows, by one
+//! server per fence; what was acknowledged is in it; and nobody takes a player from a server that beats. The last is
+//! judged by the order of the beats, so that a slow machine fails nothing.
 //!
 //! It needs Linux, the feature `step-points` and, for the clocks, [libfaketime](https://github.com/wolfcw/libfaketime)
 //! (Debian and Ubuntu: `apt-get install libfaketime`):

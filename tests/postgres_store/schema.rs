@@ -146,7 +146,10 @@ async fn a_table_that_has_grown_since_it_was_first_asked_is_not_read_as_a_whole(
     let _ada = server.session(ADA).await;
     let admin = stranger(&url).await;
     // As it is found in the first minute of a new game.
-    admin.batch_execute("ANALYZE players; ANALYZE servers").await.unwrap();
+    admin
+        .batch_execute("ANALYZE players; ANALYZE servers")
+        .await
+        .unwrap();
     for n in 0..300 {
         let mut session = server.session(BOB.slot(n)).await;
         session.save("coins").await.unwrap();

@@ -1,10 +1,10 @@
 //! What a disk may hold once the power has gone.
 //!
-//! What was synced is there. Of everything else any part may be: each write of its own, in whole or by sectors, whatever
-//! came before or after it; a sector that was being written may hold half of it, or garbage; a file's new length may be
-//! there without its content; a new name may be missing and a deleted one may be back. That is what SQLite's own crash tests
-//! do, and it is as far as SQLite promises to survive it: bytes that nobody was writing stay (`SQLITE_POWERSAFE_OVERWRITE`, its default), and a sync is a
-//! sync.
+//! What was synced is there. Of everything else any part may be: each write of its own, in whole or by sectors,
+//! whatever came before or after it; a sector that was being written may hold half of it, or garbage; a file's new
+//! length may be there without its content; a new name may be missing and a deleted one may be back. That is what
+//! SQLite's own crash tests do, and it is as far as SQLite promises to survive it: bytes that nobody was writing stay
+//! (`SQLITE_POWERSAFE_OVERWRITE`, its default), and a sync is a sync.
 
 use std::{collections::BTreeMap, ops::Range};
 

@@ -1,22 +1,22 @@
 //! Power cuts: what was acknowledged is on the disk, and nothing is there by half.
 //!
 //! The real [`SqliteStore`](bevy_player_data::store::SqliteStore) runs over a VFS that writes down each write, sync,
-//! creation and deletion ([`shim`], [`tape`]). Then the power is cut, on paper, at many places of that recording: a disk is
-//! put together that has everything that was synced and any part of what wasn't ([`disk`]), the store opens it,
-//! and its books have to be those after some number of requests, in their order: no fewer than were answered, no more than
-//! were asked ([`survey`]). One of these disks is what the next recording begins with, so the power also goes while
-//! the traces of an earlier cut are being mended.
+//! creation and deletion ([`shim`], [`tape`]). Then the power is cut, on paper, at many places of that recording: a
+//! disk is put together that has everything that was synced and any part of what wasn't ([`disk`]), the store opens it,
+//! and its books have to be those after some number of requests, in their order: no fewer than were answered, no more
+//! than were asked ([`survey`]). One of these disks is what the next recording begins with, so the power also goes
+//! while the traces of an earlier cut are being mended.
 //!
-//! The same is tried on a store that runs with `synchronous=NORMAL`, on a disk whose syncs do nothing, and on stores that do
-//! in two transactions what belongs in one. Each has to be found out, and for what it does.
+//! The same is tried on a store that runs with `synchronous=NORMAL`, on a disk whose syncs do nothing, and on stores
+//! that do in two transactions what belongs in one. Each has to be found out, and for what it does.
 //!
 //! ```console
 //! $ POWER_CUTS=10000 cargo test --profile model --test power_loss -- --nocapture
 //! ```
 //!
-//! `POWER_CUTS` sets the number of cuts of the first test (the second one has a tenth), `POWER_SEED` the first seed; a seed is
-//! 100 cuts. From the same seed follows the same recording and the same cuts, except that the thread which folds the log
-//! takes its turns when it likes.
+//! `POWER_CUTS` sets the number of cuts of the first test (the second one has a tenth), `POWER_SEED` the first seed; a
+//! seed is 100 cuts. From the same seed follows the same recording and the same cuts, except that the thread which
+//! folds the log takes its turns when it likes.
 
 #![cfg(all(unix, feature = "sqlite"))]
 #![allow(unsafe_code, reason = "a VFS is a table of C functions")]

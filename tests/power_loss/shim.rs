@@ -1,8 +1,9 @@
 //! An SQLite VFS that writes down what is asked of the disk.
 //!
 //! It stands before SQLite's own `unix` VFS, as the default one of this process. Files in a folder that is being
-//! [recorded](record) do as always, and each write, sync, creation and deletion goes on the folder's [`Tape`]. Files in a
-//! folder that is [thrown away](throw_away) afterwards are never synced, which only saves time. All others are left alone.
+//! [recorded](record) do as always, and each write, sync, creation and deletion goes on the folder's [`Tape`]. Files in
+//! a folder that is [thrown away](throw_away) afterwards are never synced, which only saves time. All others are left
+//! alone.
 //!
 //! When a folder is synced is observed and not assumed: the `unix` VFS opens a folder for no other purpose. It is offered
 //! no memory-mapped I/O, so nothing gets past the shim; the shared memory of the log's index is no part of what has to
@@ -89,8 +90,8 @@ fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // SAFETY: The name is a C string. What is found lives as long as the process and is only read. The copy's
-        // methods other than `xOpen` and `xDelete` are the `unix` VFS's own, which don't look at which VFS they are called
-        // with. The system call is replaced, before any file is open, by one of the same signature.
+        // methods other than `xOpen` and `xDelete` are the `unix` VFS's own, which don't look at which VFS they are
+        // called with. The system call is replaced, before any file is open, by one of the same signature.
         unsafe {
             let unix = sqlite3_vfs_find(c"unix".as_ptr());
             assert!(!unix.is_null(), "SQLite has no VFS for Unix");
@@ -347,8 +348,8 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
             state.events.len()
         };
         FOLDER_SYNCED.set(false);
-        // The first sync of a handle is done, to see whether the folder is synced with it. The others would only cost time:
-        // nobody cuts this machine's power.
+        // The first sync of a handle is done, to see whether the folder is synced with it. The others would only cost
+        // time: nobody cuts this machine's power.
         if !has_synced.replace(true) {
             let inner = inner(file);
             let synced = (*(*inner).pMethods).xSync.expect("every file has it")(inner, flags);

@@ -1,8 +1,8 @@
 //! What two servers do with one file: they open it, ask for things together, and close it.
 //!
-//! Requests go out in rounds. The first of a round, a server's beat, is held up at the tape's gate until all the others are
-//! queued behind it, so these share one transaction, and which requests share one follows from the seed alone. What is
-//! asked for is chosen in [`wishes`](super::wishes).
+//! Requests go out in rounds. The first of a round, a server's beat, is held up at the tape's gate until all the others
+//! are queued behind it, so these share one transaction, and which requests share one follows from the seed alone. What
+//! is asked for is chosen in [`wishes`](super::wishes).
 
 use std::{
     collections::BTreeMap,

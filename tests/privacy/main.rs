@@ -1,12 +1,12 @@
 //! What a client is sent, looked through byte by byte: nobody is sent anything of another's, nor anything private.
 //!
-//! In each run, several people play on a real server: they come and go, change, trade, buy, fail to load and to save, on a
-//! store that fails, while random secrets are planted in everything that the server knows. Each packet to each client
-//! is recorded as renet hands it over, before it would be encrypted, on all channels. In the end every secret is looked for
-//! in everything that was sent, in every form that it may have taken: in each packet, in the messages that renet puts
-//! together from slices, and in the streams that the player data protocol puts together from those. Whoever may read a
-//! secret is known; anybody else who was sent it is a violation. What everybody was shown last has to be found as well, or
-//! the recorder is blind.
+//! In each run, several people play on a real server: they come and go, change, trade, buy, fail to load and to save,
+//! on a store that fails, while random secrets are planted in everything that the server knows. Each packet to each
+//! client is recorded as renet hands it over, before it would be encrypted, on all channels. In the end every secret is
+//! looked for in everything that was sent, in every form that it may have taken: in each packet, in the messages that
+//! renet puts together from slices, and in the streams that the player data protocol puts together from those. Whoever
+//! may read a secret is known; anybody else who was sent it is a violation. What everybody was shown last has to be
+//! found as well, or the recorder is blind.
 //!
 //! | variable | default | |
 //! |---|---|---|
@@ -14,9 +14,9 @@
 //! | `PRIVACY_FROM` | 0 | the seed of the first |
 //! | `PRIVACY_SEED` | | this one alone |
 //!
-//! `secret` knows what was planted and finds it, `recorder` listens, `game`, `device` and `store` are what is played, on what
-//! and with what, `past` what was stored before, `event` what happens, and `run` brings them together on a `server`.
-//! `sabotage` is what must be found out.
+//! `secret` knows what was planted and finds it, `recorder` listens, `game`, `device` and `store` are what is played,
+//! on what and with what, `past` what was stored before, `event` what happens, and `run` brings them together on a
+//! `server`. `sabotage` is what must be found out.
 #![cfg(all(feature = "client", feature = "server"))]
 
 mod device;

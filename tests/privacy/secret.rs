@@ -1,7 +1,7 @@
 //! Secrets: what is planted, who may read it, and every form in which it could leave.
 //!
-//! A secret is sixteen random bytes. It is planted as bytes, as two numbers, or as a text of 32 hex digits, and looked for
-//! in all of these and in what text, JSON, MessagePack, bincode, hex and base64 make of them.
+//! A secret is sixteen random bytes. It is planted as bytes, as two numbers, or as a text of 32 hex digits, and looked
+//! for in all of these and in what text, JSON, MessagePack, bincode, hex and base64 make of them.
 
 use std::{collections::HashMap, fmt::Write as _};
 

@@ -38,7 +38,8 @@ pub fn settings(
     sabotage: Option<Sabotage>,
 ) -> ServerSettings {
     let identities = Arc::clone(identities);
-    // With little room, clients are often told later, and in small parts. What is cut in two on purpose needs to know where.
+    // With little room, clients are often told later, and in small parts. What is cut in two on purpose needs to know
+    // where.
     let max_outstanding = if sabotage.is_none() && rng.bool() {
         16 * 1024
     } else {

@@ -1,14 +1,15 @@
 //! The model of commits: three servers, two players with one purchase each and one trade, and a network that loses,
 //! doubles, delays and reorders whatever the servers send.
 //!
-//! It owns what a state is; [`actions`] says what may happen in it, [`step`] and [`answer`] what each event does, [`oracle`] what must hold, and
-//! [`recovery`] that every player can be loaded again from there. Leases are left to [`leases`](crate::leases): here any
-//! server may find any other's lease lapsed at any moment, a paused server's, a cut-off one's or a healthy one's alike. Whatever
-//! observers really conclude is among it, so what holds here does not rest on leases.
+//! It owns what a state is; [`actions`] says what may happen in it, [`step`] and [`answer`] what each event does,
+//! [`oracle`] what must hold, and [`recovery`] that every player can be loaded again from there. Leases are left to
+//! [`leases`](crate::leases): here any server may find any other's lease lapsed at any moment, a paused server's, a
+//! cut-off one's or a healthy one's alike. Whatever observers really conclude is among it, so what holds here does not
+//! rest on leases.
 //!
 //! An answer arrives with the delivery of its request, or never: what a server does when a late one arrives, it might
-//! have done at once, since nobody else sees the difference. A pause of a server is that the others go on without it, which is always possible. What a server sent before a pause
-//! or a crash stays under way.
+//! have done at once, since nobody else sees the difference. A pause of a server is that the others go on without it,
+//! which is always possible. What a server sent before a pause or a crash stays under way.
 
 mod actions;
 mod answer;

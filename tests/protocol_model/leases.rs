@@ -1,16 +1,17 @@
 //! The model of leases: three servers that want the same player, beats, pauses, and time.
 //!
-//! It owns who may take a lock from whom, and whether each lock is given back. Time passes in units of half a TTL. In each
-//! unit every server that is up and not paused beats once, or fails to, and every beat that is answered shows it the others'
-//! beats; what an observer concludes from them is [`watch`], which is held against the crate's own `LeaseWatch`. Acquires
-//! may be delayed for as long as time lasts, answered or not; whatever a server does for the locks that come of them
-//! (asking again, suspecting, looking at each beat) is here, as `session/settle.rs` does it.
+//! It owns who may take a lock from whom, and whether each lock is given back. Time passes in units of half a TTL. In
+//! each unit every server that is up and not paused beats once, or fails to, and every beat that is answered shows it
+//! the others' beats; what an observer concludes from them is [`watch`], which is held against the crate's own
+//! `LeaseWatch`. Acquires may be delayed for as long as time lasts, answered or not; whatever a server does for the
+//! locks that come of them (asking again, suspecting, looking at each beat) is here, as `session/settle.rs` does it.
 //!
-//! No acquire is doubled here: a store executes an attempt once, early, late or never. (Of an attempt that was answered, a
-//! server remembers nothing, so a copy that came into effect later would lock the player for nobody until that server
-//! loads them or ends.)
+//! No acquire is doubled here: a store executes an attempt once, early, late or never. (Of an attempt that was
+//! answered, a server remembers nothing, so a copy that came into effect later would lock the player for nobody until
+//! that server loads them or ends.)
 //!
-//! A commit is only a close here, or the release of a lock: what commits do to data is [`commits`](crate::commits)' matter.
+//! A commit is only a close here, or the release of a lock: what commits do to data is [`commits`](crate::commits)'
+//! matter.
 
 pub mod oracle;
 pub mod step;

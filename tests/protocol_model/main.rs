@@ -1,5 +1,5 @@
-//! The protocol as a model, explored to the end: three servers, two players with a purchase each and a trade, and whatever
-//! a network, a clock and a power supply may do in between.
+//! The protocol as a model, explored to the end: three servers, two players with a purchase each and a trade, and
+//! whatever a network, a clock and a power supply may do in between.
 //!
 //! Two models share one store, which judges by the crate's own `src/store/rules.rs`, compiled into this test:
 //!
@@ -10,12 +10,12 @@
 //!
 //! That [`commits`] lets leases lapse at will is on purpose: what holds there does not rest on leases.
 //!
-//! Exploring ends because what may happen is counted: loads, operations, saves, awards, trades, units of time, and faults
-//! (see [`commits::Budget`], [`leases::Budget`]). Within these bounds *every* history was seen, up to a collision of
-//! 64-bit hashes; nothing is said about histories beyond them. There are no refunds here (`tests/purchase_model.rs` has
-//! them), no queue of several saves, and documents are a few bits. "Can be loaded again" is checked by trying one fixed
-//! continuation without faults from every single state, so it means "there is a way", and the way is the one that the code
-//! takes.
+//! Exploring ends because what may happen is counted: loads, operations, saves, awards, trades, units of time, and
+//! faults (see [`commits::Budget`], [`leases::Budget`]). Within these bounds *every* history was seen, up to a
+//! collision of 64-bit hashes; nothing is said about histories beyond them. There are no refunds here
+//! (`tests/purchase_model.rs` has them), no queue of several saves, and documents are a few bits. "Can be loaded again"
+//! is checked by trying one fixed continuation without faults from every single state, so it means "there is a way",
+//! and the way is the one that the code takes.
 //!
 //! Each control takes out one mechanism and must be found out by the property named in it, nearest counterexample first.
 //!
@@ -24,7 +24,8 @@
 //! PROTOCOL_MODEL_SCOPE=full cargo test --profile model --test protocol_model -- --nocapture --test-threads 1
 //! ```
 //!
-//! `PROTOCOL_MODEL_SCOPE` is `small` (the default), `full`, or `long`. Nothing is random: the same command finds the same.
+//! `PROTOCOL_MODEL_SCOPE` is `small` (the default), `full`, or `long`. Nothing is random: the same command finds the
+//! same.
 
 /// Where the store's rules look for it.
 mod id {

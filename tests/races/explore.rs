@@ -1,4 +1,5 @@
-//! Runs a scenario under many schedules: what happened is counted, and a failure is told with the command that repeats it.
+//! Runs a scenario under many schedules: what happened is counted, and a failure is told with the command that repeats
+//! it.
 
 use real_std::{cell::RefCell, sync::Once};
 use shuttle::{

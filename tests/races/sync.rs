@@ -1,4 +1,5 @@
-//! Locks and channels. Locks and `mpsc` are shuttle's; tokio's own are wrapped, so that others get a turn before each use.
+//! Locks and channels. Locks and `mpsc` are shuttle's; tokio's own are wrapped, so that others get a turn before each
+//! use.
 
 pub use real_std::sync::{Arc, PoisonError};
 pub use shuttle::sync::{Mutex, MutexGuard};

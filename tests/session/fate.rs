@@ -1,11 +1,11 @@
-//! A commit lands, its answer gets lost, and another server has the player by the time it is asked for again: what is said is
-//! what is so.
+//! A commit lands, its answer gets lost, and another server has the player by the time it is asked for again: what is
+//! said is what is so.
 
 use super::wishes::Seen;
 use super::*;
 
-/// Two servers that look for wishes; ada is on the first, and the second waits for her. It has her a moment after she is free,
-/// and before the first has sent anything again.
+/// Two servers that look for wishes; ada is on the first, and the second waits for her. It has her a moment after she
+/// is free, and before the first has sent anything again.
 async fn ada_is_awaited() -> (
     Server,
     Server,

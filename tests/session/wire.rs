@@ -105,8 +105,8 @@ impl Wire {
         self.state.store.lock().unwrap().take();
     }
 
-    /// The store is like a database: that the one behind `other`, who has our name, is dead it believes once their lease was
-    /// seen to lapse.
+    /// The store is like a database: that the one behind `other`, who has our name, is dead it believes once their
+    /// lease was seen to lapse.
     pub(crate) fn succeeds(&self, other: &Wire) {
         *self.state.predecessor.lock().unwrap() = Some(other.clone());
     }

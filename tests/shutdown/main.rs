@@ -1,9 +1,9 @@
 //! Shutting down for real: SIGTERM to a server process with a thousand unsaved players, on a store that is slow, hangs,
 //! dies half way or finds its file locked, and SIGKILL around the deadline.
 //!
-//! Afterwards the file is looked at: everybody is either saved and released, or locked with the previous version whole; the
-//! exit code is 0 exactly if everybody was saved, and whoever was not is named. The next run begins with a server of the
-//! same name, which has to get everybody back, with what the file said.
+//! Afterwards the file is looked at: everybody is either saved and released, or locked with the previous version whole;
+//! the exit code is 0 exactly if everybody was saved, and whoever was not is named. The next run begins with a server
+//! of the same name, which has to get everybody back, with what the file said.
 //!
 //! ```console
 //! $ SHUTDOWN_RUNS=100 cargo test --test shutdown -- --nocapture --test-threads 1

@@ -1,9 +1,9 @@
 //! The game that is simulated: data that tells on itself when it is lost, doubled or leaked.
 //!
-//! Every deed of a player has a number of its own, which goes into the [`Journal`]: a stored journal that doesn't continue
-//! the one stored before has lost something. Beside it stand data that must agree with it ([`Level`], [`Bought`]), things
-//! that exist once in the world ([`Relics`]), data that only newer servers know ([`Pet`]), and data that nobody else, or
-//! nobody at all, may see ([`Badge`], [`Diary`]).
+//! Every deed of a player has a number of its own, which goes into the [`Journal`]: a stored journal that doesn't
+//! continue the one stored before has lost something. Beside it stand data that must agree with it ([`Level`],
+//! [`Bought`]), things that exist once in the world ([`Relics`]), data that only newer servers know ([`Pet`]), and data
+//! that nobody else, or nobody at all, may see ([`Badge`], [`Diary`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,10 +1,11 @@
-//! A simulation that tries to lose, double or leak data: several real servers and clients on one store, everything that can
-//! happen to them, and an oracle that looks at every request where it takes effect.
+//! A simulation that tries to lose, double or leak data: several real servers and clients on one store, everything that
+//! can happen to them, and an oracle that looks at every request where it takes effect.
 //!
-//! A history is drawn from a seed, and happens on one thread: each server has a tokio runtime of its own with a paused clock,
-//! so nothing happens but what the seed wants, and the same seed gives the same history, byte for byte. Servers stand still,
-//! crash, exit and come back in an older or newer version; their store is slow, fails, hangs, loses replies, and lets
-//! requests take effect long after whoever made them is dead. In the end the faults stop, and everything has to be settled.
+//! A history is drawn from a seed, and happens on one thread: each server has a tokio runtime of its own with a paused
+//! clock, so nothing happens but what the seed wants, and the same seed gives the same history, byte for byte. Servers
+//! stand still, crash, exit and come back in an older or newer version; their store is slow, fails, hangs, loses
+//! replies, and lets requests take effect long after whoever made them is dead. In the end the faults stop, and
+//! everything has to be settled.
 //!
 //! | variable | default | |
 //! |---|---|---|
@@ -14,12 +15,12 @@
 //! | `SIMULATION_SECONDS` | | goes on for so long instead |
 //! | `PLAYER_STORE` | memory | the rows are in an SQLite file or, with the feature `postgres`, in a PostgreSQL database |
 //!
-//! On those each request has taken effect as well before anything else happens (`at_once`), and each history is compared with
-//! the one that the same seed gives in memory: they have to be the same, byte for byte. On PostgreSQL they may part where a
-//! server is started again after a crash, whose name is taken until its lease has lapsed.
+//! On those each request has taken effect as well before anything else happens (`at_once`), and each history is
+//! compared with the one that the same seed gives in memory: they have to be the same, byte for byte. On PostgreSQL
+//! they may part where a server is started again after a crash, whose name is taken until its lease has lapsed.
 //!
-//! `game` is what is played, `server` and `client` the processes, `ears` what they say, `wire` the way between them and the
-//! rows, `oracle` what must be so, and `run` what happens, step by `step`.
+//! `game` is what is played, `server` and `client` the processes, `ears` what they say, `wire` the way between them and
+//! the rows, `oracle` what must be so, and `run` what happens, step by `step`.
 
 #[path = "../support/at_once.rs"]
 mod at_once;
@@ -250,7 +251,8 @@ fn told_again(seed: u64, store: &str, outcome: &Outcome) -> Result<(), String> {
     Ok(())
 }
 
-/// From there on, histories on stores part in which nothing proves a server dead: the next one of its name waits for its lease.
+/// From there on, histories on stores part in which nothing proves a server dead: the next one of its name waits for
+/// its lease.
 fn up_to_a_name_that_is_taken(history: &str) -> &str {
     let taken = history.find(" is already named ").unwrap_or(history.len());
     let line = history[..taken].rfind('\n').filter(|_| taken < history.len());

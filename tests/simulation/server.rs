@@ -123,8 +123,8 @@ impl Server {
         self.runtime.block_on(async { time::sleep(time).await });
     }
 
-    /// Exits in order, and says what it said of that: of the flush, and of sessions that were found to be lost in the very
-    /// update of the exit. What is left of the process is to be dropped.
+    /// Exits in order, and says what it said of that: of the flush, and of sessions that were found to be lost in the
+    /// very update of the exit. What is left of the process is to be dropped.
     pub fn exit(&mut self) -> (PlayerDataFlushed, Lost, Duration) {
         let before = self.now();
         self.app.insert_resource(Lost::default());

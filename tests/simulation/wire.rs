@@ -1,7 +1,7 @@
 //! Between the servers and the rows: the way on which requests get lost in time, and the place where they take effect.
 //!
-//! A request that the [`Wire`] holds back is answered with an error at once and takes effect later, even if the server that
-//! sent it is dead by then. Whatever takes effect is shown to the oracle, with what may be wrong with the store
+//! A request that the [`Wire`] holds back is answered with an error at once and takes effect later, even if the server
+//! that sent it is dead by then. Whatever takes effect is shown to the oracle, with what may be wrong with the store
 //! ([`Sabotage`]) already in it.
 
 use std::{

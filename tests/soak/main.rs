@@ -1,8 +1,9 @@
 //! A long time: hundreds of bots over UDP join, leave, buy, have things refunded, trade, and hop all the time between two
 //! servers that share one file, every other time without leaving the first.
 //!
-//! Each bot compares what it finds with what it left, wherever that was. Meanwhile the servers' memory, threads and open files
-//! are measured (`meter`); when the bots are gone, no lock, no thread and no open file of theirs may be left.
+//! Each bot compares what it finds with what it left, wherever that was. Meanwhile the servers' memory, threads and
+//! open files are measured (`meter`); when the bots are gone, no lock, no thread and no open file of theirs may be
+//! left.
 //!
 //! It needs Linux and the example server with the feature `step-points`, which Cargo does not build for a single test:
 //!
@@ -37,8 +38,8 @@ use process::{Server, example, rows, run, wait_for};
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// From so many seconds on a slope of memory says something.
 const LONG: u64 = 300;
-/// How much a server's memory may grow in a long run, once it is warm: less than what 500 bots leave behind in a minute if
-/// 1 KiB is lost with each visit.
+/// How much a server's memory may grow in a long run, once it is warm: less than what 500 bots leave behind in a minute
+/// if 1 KiB is lost with each visit.
 const KIB_PER_MINUTE: f64 = 2_000.0;
 
 struct Report {

@@ -1,7 +1,9 @@
-//! Rows of any store that have answered as soon as they are asked, as memory does: whoever asks waits with the whole thread.
+//! Rows of any store that have answered as soon as they are asked, as memory does: whoever asks waits with the whole
+//! thread.
 //!
-//! That is what a simulation needs whose servers share a thread and whose clocks stand still: every request has taken effect
-//! before anything else happens, so that a history is one sequence on every store, and its seed still decides everything.
+//! That is what a simulation needs whose servers share a thread and whose clocks stand still: every request has taken
+//! effect before anything else happens, so that a history is one sequence on every store, and its seed still decides
+//! everything.
 
 use std::time::Duration;
 
@@ -21,8 +23,8 @@ use crate::{
 /// How long a database may take, so that no answer of a busy machine is one of an outage.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A handle of one connection; a clone is another handle of the same. [`connect`](Self::connect) opens another connection, as
-/// another server process would.
+/// A handle of one connection; a clone is another handle of the same. [`connect`](Self::connect) opens another
+/// connection, as another server process would.
 #[derive(Clone)]
 pub struct AtOnce(Rows);
 

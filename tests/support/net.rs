@@ -209,8 +209,8 @@ impl Client {
         }
     }
 
-    /// Steps until everything that was to be said has been said and acknowledged. An acknowledgement for which nothing waits
-    /// is read within 16 updates.
+    /// Steps until everything that was to be said has been said and acknowledged. An acknowledgement for which nothing
+    /// waits is read within 16 updates.
     pub fn settle(&mut self, server: &mut App) {
         for _ in 0..20 {
             self.step(server);

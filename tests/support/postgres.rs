@@ -124,7 +124,8 @@ impl Cluster {
         cluster
     }
 
-    /// A standby of another one, which is reached by this port. It has to be served, itself on `own_port` if that is given.
+    /// A standby of another one, which is reached by this port. It has to be served, itself on `own_port` if that is
+    /// given.
     pub(crate) fn standby_of(port: u16, name: &str, own_port: Option<u16>) -> Self {
         let mut standby = Self::reserve();
         standby.port = own_port.unwrap_or(standby.port);

@@ -1,5 +1,5 @@
-//! The rows that the server's flows are tested on: in memory or, if the variable `PLAYER_STORE` says `sqlite` or `postgres`,
-//! in a real database, where the same has to hold.
+//! The rows that the server's flows are tested on: in memory or, if the variable `PLAYER_STORE` says `sqlite` or
+//! `postgres`, in a real database, where the same has to hold.
 
 #[cfg(all(unix, feature = "postgres"))]
 #[path = "postgres.rs"]

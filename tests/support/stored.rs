@@ -20,8 +20,9 @@ use tokio::task::unconstrained;
 /// How long a store may take for one answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The answer of a store that is asked directly. Memory has it at once; for that of another one this thread waits, and with
-/// it every clock that moves only when it says so. (The stores have threads of their own for their work and their timers.)
+/// The answer of a store that is asked directly. Memory has it at once; for that of another one this thread waits, and
+/// with it every clock that moves only when it says so. (The stores have threads of their own for their work and their
+/// timers.)
 pub fn look<T>(answer: impl Future<Output = T>) -> T {
     // Within a task of a runtime, its budget must not keep an answer back that is there.
     let mut answer = pin!(unconstrained(answer));

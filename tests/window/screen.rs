@@ -1,7 +1,7 @@
 //! The game as it is on the screen: a real server, a real client, keys, and pixels.
 //!
-//! It needs `Xvfb`, `xdotool` and `ImageMagick`'s `import`, and a Vulkan driver (Mesa's software renderer will do). Without
-//! the first three the test is skipped.
+//! It needs `Xvfb`, `xdotool` and `ImageMagick`'s `import`, and a Vulkan driver (Mesa's software renderer will do).
+//! Without the first three the test is skipped.
 
 use std::{
     io::{BufRead, BufReader},

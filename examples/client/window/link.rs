@@ -241,8 +241,8 @@ fn end(
 }
 
 impl Farewell {
-    /// Whether it is worth trying again without anybody having done anything. Somebody who plays elsewhere by now should not
-    /// be drawn back here.
+    /// Whether it is worth trying again without anybody having done anything. Somebody who plays elsewhere by now
+    /// should not be drawn back here.
     const fn passes(&self) -> bool {
         matches!(self, Self::NoAnswer | Self::Lost(_) | Self::ServerExit)
     }

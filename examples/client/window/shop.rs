@@ -172,8 +172,8 @@ fn take_answers(mut shop: ResMut<Shop>) {
     }
 }
 
-/// What was bought in an earlier session and not answered there is granted in this one, or was in that one: the player sees
-/// it in what they own.
+/// What was bought in an earlier session and not answered there is granted in this one, or was in that one: the player
+/// sees it in what they own.
 fn forget_unanswered(_: On<PlayerLoaded>, mut shop: ResMut<Shop>) {
     let known = shop.bypass_change_detection();
     known

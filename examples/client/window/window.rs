@@ -1,4 +1,5 @@
-//! The client in a window: the field, what the player has, a shop, and a dialog for each thing that a player must be told.
+//! The client in a window: the field, what the player has, a shop, and a dialog for each thing that a player must be
+//! told.
 //!
 //! | file | concept |
 //! |---|---|

@@ -1,9 +1,9 @@
 //! One bot: a whole client app, and somebody who plays on it.
 //!
 //! It logs in, plays, buys and trades, waits until it has all that it has paid for, retires from the field, waits until
-//! its own data says that the server has heard of it, leaves, and comes back. Nothing changes after that confirmation, so
-//! what it finds on its return has to be equal. If it knows several servers, it doesn't leave each time: it logs in on another
-//! one while it still is on the first, which then has to give it up.
+//! its own data says that the server has heard of it, leaves, and comes back. Nothing changes after that confirmation,
+//! so what it finds on its return has to be equal. If it knows several servers, it doesn't leave each time: it logs in
+//! on another one while it still is on the first, which then has to give it up.
 
 use std::time::{Duration, Instant};
 

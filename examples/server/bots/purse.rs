@@ -87,8 +87,8 @@ impl Purse {
 
     /// Buys something, or has something refunded, or has the provider repeat itself.
     ///
-    /// What is bought while something else of the same kind is given back would look as if neither had happened. So there is
-    /// a refund only when nothing is on its way, and nothing else before it is through.
+    /// What is bought while something else of the same kind is given back would look as if neither had happened. So
+    /// there is a refund only when nothing is on its way, and nothing else before it is through.
     pub fn shop(&mut self, seen: &Bought) {
         if self.owed.is_none() {
             return;

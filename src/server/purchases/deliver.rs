@@ -1,8 +1,8 @@
 //! Finding out which receipts wait for the players who are here, and seeing to it that they are processed.
 //!
-//! Whatever happens (a player was loaded, a receipt arrived, a pause is over, the slow poll found something), the answer is
-//! the same: read the player's open receipts once more, and process those that the ledger has something to do about. Only
-//! rows that were read while the session was held are acted upon, so a row that says "pending" is pending.
+//! Whatever happens (a player was loaded, a receipt arrived, a pause is over, the slow poll found something), the
+//! answer is the same: read the player's open receipts once more, and process those that the ledger has something to do
+//! about. Only rows that were read while the session was held are acted upon, so a row that says "pending" is pending.
 
 use std::{sync::Arc, time::Duration};
 

@@ -100,8 +100,8 @@ async fn lease_is_held(sessions: &Sessions, load: &Load) -> bool {
     }
 }
 
-/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use; and has whoever has the
-/// player told so meanwhile.
+/// Asks for the lock until it is granted, the load has been answered, or asking again is of no use; and has whoever has
+/// the player told so meanwhile.
 async fn acquire(
     sessions: &Sessions,
     load: &Load,

@@ -34,9 +34,9 @@ pub(super) struct Connection {
     pub(super) client: ClientWrapper,
     /// Whether the server has warned that it didn't wait for a standby.
     pub(super) warned: Arc<AtomicBool>,
-    /// Shared by who grants locks, and had alone by who changes our row in `servers`. The database lets a shared lock on a
-    /// row pass by an exclusive one that waits, so that the stream of them which a busy server is would keep its own beat
-    /// waiting for good.
+    /// Shared by who grants locks, and had alone by who changes our row in `servers`. The database lets a shared lock
+    /// on a row pass by an exclusive one that waits, so that the stream of them which a busy server is would keep its
+    /// own beat waiting for good.
     pub(super) turns: Arc<RwLock<()>>,
     pub(super) hints: Membership,
 }

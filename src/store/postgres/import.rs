@@ -1,5 +1,5 @@
-//! Taking in rows of another store: rare, and in a transaction of its own, of which the number of round trips doesn't grow with
-//! that of the rows.
+//! Taking in rows of another store: rare, and in a transaction of its own, of which the number of round trips doesn't
+//! grow with that of the rows.
 
 use std::collections::BTreeMap;
 

@@ -145,8 +145,9 @@ pub(super) fn start(
         };
         tasks.push(tokio::spawn(lane.serve()));
     };
-    // Half of the connections are left for beats, looks and what waits by itself.
-    for _ in 0..size.div_ceil(2) {
+    // Few, so that many requests share a transaction: on half of the connections it was up to a quarter less. But one
+    // that is stuck must not hold everybody up. The rest is left for beats, looks and what waits by itself.
+    for _ in 0..(size / 4).max(2).min(size) {
         lane(Lane::Players, &waiting, Some(alone.clone()));
     }
     lane(Lane::Inbox, &waiting_inbox, Some(alone.clone()));
@@ -201,8 +202,8 @@ impl Worker {
         }
     }
 
-    /// `first` and what is queued behind it, as far as a group may go, and the one that is too much for it. Whom nobody waits
-    /// for any more is left out: nothing of it was sent yet, and who asked has given it up.
+    /// `first` and what is queued behind it, as far as a group may go, and the one that is too much for it. Whom nobody
+    /// waits for any more is left out: nothing of it was sent yet, and who asked has given it up.
     fn gather(
         &self,
         first: Request,

@@ -111,8 +111,8 @@ pub(super) async fn receipts_of(
     all(connection, query, &[&player.uuid(), &before, &limit]).await
 }
 
-/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a copy must
-/// leave nothing out.
+/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a
+/// copy must leave nothing out.
 pub(super) async fn all_receipts(
     connection: &Connection,
     after: Option<u64>,

@@ -230,12 +230,13 @@ const MARK: &str = concat!(
     exactly!("cardinality($1::text[])")
 );
 
-/// Makes sure of the beats that granted locks rest on, and keeps them where they are until the commit: who has seen a beat
-/// has seen every lock that was granted before it, and nobody loses a lock to a lapse after a beat. Fails where one has moved.
+/// Makes sure of the beats that granted locks rest on, and keeps them where they are until the commit: who has seen a
+/// beat has seen every lock that was granted before it, and nobody loses a lock to a lapse after a beat. Fails where
+/// one has moved.
 ///
-/// Shared, because they all are about the same row, that of the server that asks. In it they take turns with its beat (see
-/// [`Connection::turns`]); the row of another server is in it only where a lock is taken from a lapsed one, of which there are
-/// no more than it had.
+/// Shared, because they all are about the same row, that of the server that asks. In it they take turns with its beat
+/// (see [`Connection::turns`]); the row of another server is in it only where a lock is taken from a lapsed one, of
+/// which there are no more than it had.
 const HOLD_LEASES: &str = "
     SELECT ln(CASE WHEN count(*) = cardinality($1::uuid[]) THEN 1.0 ELSE 0.0 END)
     FROM (

@@ -55,7 +55,8 @@ impl Checkpointer {
 }
 
 /// Folds as much of the log as can be without waiting for anybody. A log that has become too long all the same, because
-/// somebody is always reading some part of it that others have not folded yet, is folded with everybody held up for a moment.
+/// somebody is always reading some part of it that others have not folded yet, is folded with everybody held up for a
+/// moment.
 fn fold(connection: &Connection) -> rusqlite::Result<()> {
     let pages: i64 = connection
         .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?

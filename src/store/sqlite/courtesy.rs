@@ -1,7 +1,8 @@
 //! Giving way to other processes that write to the same file.
 //!
-//! SQLite's write lock has no queue. Whoever wants it asks again every few milliseconds, while a writer with work to do takes
-//! it back within microseconds: without this, whoever has it keeps it, and others wait for a tenth of a second and more.
+//! SQLite's write lock has no queue. Whoever wants it asks again every few milliseconds, while a writer with work to do
+//! takes it back within microseconds: without this, whoever has it keeps it, and others wait for a tenth of a second
+//! and more.
 
 use std::{
     thread,
@@ -12,8 +13,8 @@ use rusqlite::Connection;
 
 /// For how long a writer stays courteous after it last noticed somebody.
 const REMEMBERED: Duration = Duration::from_millis(100);
-/// How long it leaves the lock alone after a transaction: somewhat longer than the others sleep before they ask again. What
-/// is asked for meanwhile shares the next transaction.
+/// How long it leaves the lock alone after a transaction: somewhat longer than the others sleep before they ask again.
+/// What is asked for meanwhile shares the next transaction.
 const PAUSE: Duration = Duration::from_micros(1500);
 /// A transaction that took so long to begin had to wait for somebody.
 const WAITED: Duration = Duration::from_micros(500);

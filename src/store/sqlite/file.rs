@@ -31,11 +31,11 @@ const PAGE_SIZE: i64 = 4096;
 const CACHE_KIB: i64 = 16 * 1024;
 /// How many statements a connection keeps prepared: more than there are.
 const STATEMENTS: usize = 64;
-/// The size of a log's header, in bytes. A log that is no longer holds nothing; a file whose creation was cut short, and whose
-/// rollback was as well, may be left with one.
+/// The size of a log's header, in bytes. A log that is no longer holds nothing; a file whose creation was cut short,
+/// and whose rollback was as well, may be left with one.
 const LOG_HEADER: u64 = 32;
-/// More than a file that is being created ever has, in bytes: rolling its creation back empties it, which must not happen to
-/// players' data that merely lie beside an old journal.
+/// More than a file that is being created ever has, in bytes: rolling its creation back empties it, which must not
+/// happen to players' data that merely lie beside an old journal.
 const LARGEST_NEW_FILE: u64 = 256 * 1024;
 /// How a journal begins.
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
@@ -160,15 +160,15 @@ fn look(path: &Path) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Whether this is how a file that is being written looks without what belongs to it: damaged, or, when its first sector is
-/// torn, like no database at all.
+/// Whether this is how a file that is being written looks without what belongs to it: damaged, or, when its first
+/// sector is torn, like no database at all.
 fn looks_torn(error: &rusqlite::Error) -> bool {
     is(error, ErrorCode::DatabaseCorrupt) || is(error, ErrorCode::NotADatabase)
 }
 
-/// Whether there is a log, which may have been about to be folded in, or the journal of a file that is being created (the only
-/// one that this crate ever uses). Whether they mend the file is seen once SQLite has looked at them; it would delete what
-/// merely has their names.
+/// Whether there is a log, which may have been about to be folded in, or the journal of a file that is being created
+/// (the only one that this crate ever uses). Whether they mend the file is seen once SQLite has looked at them; it
+/// would delete what merely has their names.
 fn is_beside_its_remedy(path: &Path) -> Result<bool, StoreError> {
     let is_log = |head: &[u8; 20]| matches!(head, [0x37, 0x7f, 0x06, 0x82 | 0x83, ..]);
     // The last four bytes are the number of pages that the file had.
@@ -292,8 +292,8 @@ fn connect(path: &Path, flags: OpenFlags, settings: SqliteSettings) -> Result<Co
     Ok(connection)
 }
 
-/// A busy handler that sleeps a millisecond at a time and gives up after `limit`. SQLite's own sleeps up to 100 ms, in which
-/// a lock can change hands many times.
+/// A busy handler that sleeps a millisecond at a time and gives up after `limit`. SQLite's own sleeps up to 100 ms, in
+/// which a lock can change hands many times.
 fn patience(limit: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
     move |calls| {

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::id::PlayerId;
 
-/// How many reads share a snapshot at most (taking one costs more than most reads), beside the first. While one is held, the
-/// log can't start over.
+/// How many reads share a snapshot at most (taking one costs more than most reads), beside the first. While one is
+/// held, the log can't start over.
 const MOST: usize = 255;
 
 /// What the thread takes on: a request that answers by itself.

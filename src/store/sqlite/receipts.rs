@@ -155,8 +155,8 @@ pub(super) fn receipts_of(
     all(connection, statement, (player.into_bytes(), before, limit))
 }
 
-/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a copy must
-/// leave nothing out.
+/// Up to `limit` of everybody's receipts, beginning after the number `after`. One that can't be read is an error: a
+/// copy must leave nothing out.
 pub(super) fn all_receipts(
     connection: &Connection,
     after: Option<u64>,

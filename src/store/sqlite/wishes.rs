@@ -77,8 +77,8 @@ impl LastWishes {
     }
 }
 
-/// The wishes that stand, as [`rules::stands`] judges them, and concern a server. (`CROSS` keeps SQLite to this order: what is
-/// read whole is the table that hardly holds anything.)
+/// The wishes that stand, as [`rules::stands`] judges them, and concern a server. (`CROSS` keeps SQLite to this order:
+/// what is read whole is the table that hardly holds anything.)
 const STANDING: &str = "
     SELECT wish.player_id, wish.held, wish.lock_id, wish.server, wish.until_beat, own.name
     FROM wishes AS wish

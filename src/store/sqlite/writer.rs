@@ -1,10 +1,9 @@
 //! The thread that owns the write connection, and group commit.
 //!
 //! Requests that queue up while one transaction is on its way to the disk become the next transaction, and one `fsync`
-//! serves them all. One that is refused takes nothing of its neighbours with it: SQLite undoes a statement that fails, and
-//! a request of several statements has a savepoint of its own.
-//! Nobody is answered, refusals included, before the transaction is durable: a refusal, too, may rest on what a
-//! neighbour has just written.
+//! serves them all. One that is refused takes nothing of its neighbours with it: SQLite undoes a statement that fails,
+//! and a request of several statements has a savepoint of its own. Nobody is answered, refusals included, before the
+//! transaction is durable: a refusal, too, may rest on what a neighbour has just written.
 
 use std::{path::PathBuf, sync::mpsc};
 
@@ -76,9 +75,9 @@ impl Size {
 /// How many statements of a request change something.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changes {
-    /// At most one, which SQLite undoes by itself when it fails, or it gives the whole transaction up, or lets none commit
-    /// any more because the file is damaged. (A savepoint costs as much as the statement: SQLite keeps a copy of each page
-    /// that changes.)
+    /// At most one, which SQLite undoes by itself when it fails, or it gives the whole transaction up, or lets none
+    /// commit any more because the file is damaged. (A savepoint costs as much as the statement: SQLite keeps a copy of
+    /// each page that changes.)
     Single,
     Several,
 }
@@ -134,8 +133,8 @@ where
     }
 }
 
-/// What the thread owns. Fields are dropped in order: the last connection that is closed tidies the log up, and that is the
-/// writer's.
+/// What the thread owns. Fields are dropped in order: the last connection that is closed tidies the log up, and that is
+/// the writer's.
 struct State {
     checkpointer: Checkpointer,
     connection: Connection,
@@ -212,8 +211,8 @@ fn run_one(job: &mut dyn Job, tables: &mut Tables<'_>) -> Result<(), StoreError>
     }
     let changed_before = tables.connection.total_changes();
     if let Err(error) = job.run(tables) {
-        // SQLite gives up the whole transaction on some errors (a full disk, failed I/O): then the neighbours' work is gone
-        // too, and going on would commit each later statement on its own.
+        // SQLite gives up the whole transaction on some errors (a full disk, failed I/O): then the neighbours' work is
+        // gone too, and going on would commit each later statement on its own.
         let is_gone = tables.connection.is_autocommit();
         // It did more than it had said, and there is no way to undo it alone.
         let is_half_done = !has_savepoint && tables.connection.total_changes() != changed_before;

@@ -1,9 +1,9 @@
 //! The end of all faults, tried from every state of the [model of commits](super): whoever is in a session leaves, and
 //! every player is loaded by another server, saved, and given what they paid for.
 //!
-//! It is one fixed continuation of each state, without any fault, that a working deployment would take by itself. If it ends
-//! well from every reachable state, there is none from which a player can never load again. It is tried twice, since what
-//! is still under way may arrive first, or never.
+//! It is one fixed continuation of each state, without any fault, that a working deployment would take by itself. If it
+//! ends well from every reachable state, there is none from which a player can never load again. It is tried twice,
+//! since what is still under way may arrive first, or never.
 
 use super::{Commits, Kind, Request, Seat, State, oracle, step};
 use crate::{

@@ -381,8 +381,8 @@ impl<'a> Case<'a> {
         self.asked.push(Asked { purchase, answer });
     }
 
-    /// The faults are over, the providers repeat what was not acknowledged, and everybody comes back: now everything has to
-    /// come to its end.
+    /// The faults are over, the providers repeat what was not acknowledged, and everybody comes back: now everything
+    /// has to come to its end.
     pub fn settle(&mut self) -> Check {
         for server in 0..SERVERS {
             self.cluster.restart(server);

@@ -1,7 +1,7 @@
 //! The game that the model plays: what can be bought, and handlers that go wrong when they are told to.
 //!
-//! [`Bought`] says which purchases are in a player's data, by their ids, so that one that is there twice, or is not there,
-//! has a name. Only the handlers change it.
+//! [`Bought`] says which purchases are in a player's data, by their ids, so that one that is there twice, or is not
+//! there, has a name. Only the handlers change it.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,5 @@
 //! What this process has used, as Linux counts it; nothing on other systems.
+#![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::fs;
 
