@@ -5,10 +5,16 @@
 //! nobody goes whose data can't be saved; and what comes after: that the client is told once everything is durable, and
 //! not before.
 
+mod settings;
+mod wish_log;
+
 use std::time::Duration;
 
 use bevy::{platform::collections::HashMap, prelude::*};
 use tracing::{debug, info, warn};
+
+pub use settings::HandOffSettings;
+use wish_log::{LATELY, MANY_WISHES, WishLog};
 
 use super::{
     Closing, OnSessionLost, Player, Server, ServerStats,
@@ -27,58 +33,6 @@ use crate::{
     store::{LockId, Wish, Wished},
 };
 
-/// When players are given up to servers that ask for them, and whether to ask others.
-///
-/// ```
-/// # use bevy_player_data::prelude::*;
-/// # use std::time::Duration;
-/// // A server that gives nobody up: whoever wants to go on elsewhere has to leave first.
-/// let keep = HandOffSettings { min_session: Duration::MAX, ..Default::default() };
-/// let settings = ServerSettings { hand_off: keep, ..Default::default() };
-///
-/// // One that loads players who play elsewhere, to show them in a lobby, say, and takes nobody away from there: it waits until
-/// // they have left.
-/// let wait = HandOffSettings { ask: false, ..Default::default() };
-/// let settings = ServerSettings { hand_off: wait, ..Default::default() };
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandOffSettings {
-    /// Whether a load that finds its player on another server asks that server to give them up. Any spawn of a
-    /// [`PersistentPlayer`] does. A load that doesn't ask waits until the player has left there, which it finds out
-    /// within a second, or until the [`load_timeout`](super::ServerSettings::load_timeout). Default: yes.
-    pub ask: bool,
-    /// How often to look who wishes for a player of whom. With each hand-off, both servers wait for half of it on
-    /// average; a look that finds nothing new takes less than 0.1 ms of processor time. Default: 10 ms.
-    pub poll: Duration,
-    /// How long a session has to have lived before it is given up: how often a player can be taken from server to
-    /// server by whoever asks. [`Duration::MAX`]: never. Default: 5 s.
-    pub min_session: Duration,
-    /// How long the game is left alone after it was [asked](HandOffRequested) for a player and has refused. The wish is
-    /// looked at again for as long as it stands. Default: 1 s.
-    pub ask_again: Duration,
-}
-
-impl Default for HandOffSettings {
-    fn default() -> Self {
-        Self {
-            ask: true,
-            poll: Duration::from_millis(10),
-            min_session: Duration::from_secs(5),
-            ask_again: Duration::from_secs(1),
-        }
-    }
-}
-
-impl HandOffSettings {
-    /// Says what cannot work about these settings.
-    pub(super) fn validate(&self) -> Result<(), String> {
-        if self.poll.is_zero() {
-            return Err("`hand_off.poll` is zero: it must be a positive time".to_owned());
-        }
-        Ok(())
-    }
-}
-
 /// Who is to go where.
 #[derive(Resource, Default)]
 pub(super) struct HandOffs {
@@ -86,7 +40,7 @@ pub(super) struct HandOffs {
     wished: Vec<Wished>,
     /// What the game has asked for and is not done.
     transfers: Vec<Transfer>,
-    lately: Lately,
+    log: WishLog,
     /// How many saves of a session, by its lock, have to be answered before it is given up: those that were asked for
     /// when a wish for it was first seen of which one has stood ever since.
     behind: HashMap<LockId, u64>,
@@ -101,42 +55,15 @@ struct Transfer {
     behind: Option<(u64, u64)>,
 }
 
-/// What a session remembers of wishes for its player.
-pub(super) struct Suitors {
+/// How often a session's game is asked for its player.
+pub(super) struct Pace {
     /// When the session began.
     since: Duration,
     /// When the game may be asked again.
     next: Duration,
 }
 
-/// Who was asked for lately, in whatever session: since when, and by which wishes, told apart by the locks that they
-/// are for.
-#[derive(Default)]
-struct Lately(HashMap<PlayerId, (Duration, Vec<LockId>)>);
-
-/// How many wishes for a player within [`LATELY`] are more than somebody who changes servers can account for.
-const MANY_WISHES: usize = 10;
-const LATELY: Duration = Duration::from_secs(10 * 60);
-
-impl Lately {
-    /// Takes a wish down. If it is a new one, it is the so many-th; of too many, not all are told apart.
-    fn note(&mut self, player: PlayerId, lock: LockId, now: Duration) -> Option<usize> {
-        if !self.0.contains_key(&player) {
-            self.0.retain(|_, (since, _)| now.saturating_sub(*since) < LATELY);
-        }
-        let (since, locks) = self.0.entry(player).or_insert_with(|| (now, Vec::new()));
-        if now.saturating_sub(*since) >= LATELY {
-            (*since, *locks) = (now, Vec::new());
-        }
-        if locks.len() == MANY_WISHES || locks.contains(&lock) {
-            return None;
-        }
-        locks.push(lock);
-        Some(locks.len())
-    }
-}
-
-impl Suitors {
+impl Pace {
     pub(super) const fn new(since: Duration) -> Self {
         Self {
             since,
@@ -269,7 +196,7 @@ fn consider(world: &mut World, wished: &Wished) {
     let Some(live) = server.live_mut(entity) else {
         return;
     };
-    if !live.suitors.may_ask(now, &settings) {
+    if !live.pace.may_ask(now, &settings) {
         return;
     }
     // A save that is under way may be refused, and then the player stays: what can't be saved would be lost. (One that
@@ -281,7 +208,7 @@ fn consider(world: &mut World, wished: &Wished) {
         .entry(held)
         .or_insert(queued);
     match world.resource_mut::<Server>().into_inner().live_mut(entity) {
-        Some(live) if live.has_answered(saves) => live.suitors.ask(now, &settings),
+        Some(live) if live.has_answered(saves) => live.pace.ask(now, &settings),
         _ => return,
     }
     world.resource_mut::<HandOffs>().behind.remove(&held);
@@ -331,10 +258,7 @@ fn session_of(server: &Server, wish: &Wish) -> Option<(Entity, u64)> {
 /// Takes a wish down for the log.
 fn note(world: &mut World, Wished { wish, name }: &Wished, now: Duration) {
     let player = wish.player;
-    let count = world
-        .resource_mut::<HandOffs>()
-        .lately
-        .note(player, wish.lock, now);
+    let count = world.resource_mut::<HandOffs>().log.note(player, wish.lock, now);
     match count {
         None => {}
         Some(MANY_WISHES) => warn!(
@@ -417,37 +341,5 @@ pub(super) fn conclude(
             result: result.clone(),
         });
         world.flush();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_pulled_back_and_forth_is_noticed_though_each_session_hears_one_wish() {
-        let ada = PlayerId::from_name("ada");
-        let mut lately = Lately::default();
-        let mut count = 0;
-        for n in 0..20 {
-            let (now, lock) = (Duration::from_secs(10 * n), LockId::random());
-            for _ in 0..600 {
-                // It stands for a while.
-                count = lately.note(ada, lock, now).unwrap_or(count);
-            }
-            assert_eq!(count, (n as usize + 1).min(MANY_WISHES), "which is told once");
-        }
-        let later = LATELY + Duration::from_secs(1);
-        assert_eq!(lately.note(ada, LockId::random(), later), Some(1));
-    }
-
-    #[test]
-    fn nothing_is_kept_of_who_was_asked_for_long_ago() {
-        let mut lately = Lately::default();
-        for n in 0..100 {
-            let player = PlayerId::from_name(&n.to_string());
-            lately.note(player, LockId::random(), LATELY * n);
-        }
-        assert_eq!(lately.0.len(), 1);
     }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::{
     Player, Server, ServerStats,
-    hand_off::{Departure, Suitors},
+    hand_off::{Departure, Pace},
     leave,
     purchases::{answer as purchases, ledger::Ledger},
     report::Report,
@@ -57,7 +57,8 @@ pub(super) struct LiveSession {
     pub(super) trade: TradeState,
     /// Why the session ends, where the entity is about to be despawned for another reason than the player's own leaving.
     pub(super) ending: Option<SessionEnd>,
-    pub(super) suitors: Suitors,
+    /// How often the game is asked to give the player up.
+    pub(super) pace: Pace,
     /// Where the player goes on, once it is decided that they do.
     pub(super) departure: Option<Departure>,
 }
@@ -95,7 +96,7 @@ impl LiveSession {
             ledger: Ledger::default(),
             trade: TradeState::No,
             ending: None,
-            suitors: Suitors::new(since),
+            pace: Pace::new(since),
             departure: None,
         }
     }

@@ -19,8 +19,8 @@ use super::{
 use crate::id::{PlayerId, PurchaseId};
 
 mod checkpointer;
-mod courtesy;
 mod error;
+mod fairness;
 mod file;
 mod import;
 mod names;

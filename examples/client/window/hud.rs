@@ -39,6 +39,8 @@ struct Slots;
 struct SaveDot;
 #[derive(Component)]
 struct SaveText;
+#[derive(Component)]
+struct KeysText;
 
 pub fn plugin(app: &mut App) {
     app.add_systems(Startup, spawn_hud).add_systems(
@@ -51,6 +53,7 @@ pub fn plugin(app: &mut App) {
             show_title,
             show_inventory,
             show_saves,
+            show_keys.run_if(resource_changed::<Account>),
         ),
     );
 }
@@ -117,11 +120,7 @@ fn spawn_hud(theme: Res<Theme>, account: Res<Account>, map: Res<Map>, mut comman
                     commands.trigger(ToggleShop);
                 }),
             ));
-            hud.spawn(theme.text(
-                "Walk: arrows or WASD · Color: 1 to 5\nTrade a relic: T · Figures: F3",
-                theme::SMALL,
-                theme::MUTED,
-            ));
+            hud.spawn((theme.text("", theme::SMALL, theme::MUTED), KeysText));
         });
 }
 
@@ -222,6 +221,14 @@ fn spawn_save_state(hud: &mut ChildSpawnerCommands<'_>, theme: &Theme) {
 
 /// The player's own entity, when its `T` has just come or changed.
 type MyNew<'w, 's, T> = Single<'w, 's, &'static T, (With<OwnPlayer>, Changed<T>)>;
+
+/// Who can hop is told so, and where they are.
+fn show_keys(account: Res<Account>, mut text: Single<&mut Text, With<KeysText>>) {
+    "Walk: arrows or WASD · Color: 1 to 5\nTrade a relic: T · Figures: F3".clone_into(&mut text.0);
+    if account.can_hop() {
+        text.0 += &format!("\nHop: H · on {}", account.server());
+    }
+}
 
 fn show_coins(coins: MyNew<Coins>, mut text: Single<&mut Text, With<CoinsText>>) {
     text.0 = coins.0.to_string();

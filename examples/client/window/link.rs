@@ -46,10 +46,15 @@ impl Account {
         self.servers.get(self.here).map_or("", String::as_str)
     }
 
+    /// Whether there is another server.
+    pub const fn can_hop(&self) -> bool {
+        self.servers.len() > 1
+    }
+
     /// Turns to the next server; `false` if there is only one.
     fn hop(&mut self) -> bool {
         self.here = (self.here + 1) % self.servers.len().max(1);
-        self.servers.len() > 1
+        self.can_hop()
     }
 
     /// Turns to the server with this address.

@@ -12,8 +12,8 @@ use rusqlite::Connection;
 use super::{
     super::StoreError,
     checkpointer::Checkpointer,
-    courtesy::Courtesy,
     error::Failure,
+    fairness::Fairness,
     file::Database,
     names::Names,
     tables::Tables,
@@ -140,7 +140,7 @@ struct State {
     connection: Connection,
     path: PathBuf,
     names: Names,
-    courtesy: Courtesy,
+    fairness: Fairness,
 }
 
 impl State {
@@ -151,7 +151,7 @@ impl State {
             connection,
             names: Names::beside(&path),
             path,
-            courtesy: Courtesy::default(),
+            fairness: Fairness::default(),
         }
     }
 
@@ -173,12 +173,12 @@ impl State {
         for job in group {
             job.answer(durable.clone());
         }
-        self.courtesy.give_way(&self.connection);
+        self.fairness.give_way(&self.connection);
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let mut tables = Tables::new(&self.connection, &mut self.names, &self.path);
-        self.courtesy.begin(|| tables.control("BEGIN IMMEDIATE"))?;
+        self.fairness.begin(|| tables.control("BEGIN IMMEDIATE"))?;
         for job in group {
             run_one(&mut **job, &mut tables)?;
         }

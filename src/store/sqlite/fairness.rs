@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::Connection;
 
-/// For how long a writer stays courteous after it last noticed somebody.
+/// For how long a writer gives way after it last noticed somebody.
 const REMEMBERED: Duration = Duration::from_millis(100);
 /// How long it leaves the lock alone after a transaction: somewhat longer than the others sleep before they ask again.
 /// What is asked for meanwhile shares the next transaction.
@@ -21,13 +21,13 @@ const WAITED: Duration = Duration::from_micros(500);
 
 /// What one writer has noticed of others.
 #[derive(Default)]
-pub(super) struct Courtesy {
+pub(super) struct Fairness {
     noticed: Option<Instant>,
     /// What SQLite calls the file's state; it changes when others commit, and not when this connection does.
     version: Option<i64>,
 }
 
-impl Courtesy {
+impl Fairness {
     /// Begins a transaction, and notices whether it had to wait.
     pub(super) fn begin<T>(&mut self, begin: impl FnOnce() -> T) -> T {
         let asked = Instant::now();
