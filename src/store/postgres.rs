@@ -50,7 +50,8 @@ const ATTEMPTS: usize = 8;
 /// - **Durable.** What was acknowledged is committed, with `synchronous_commit` at least `on` and, where the database
 ///   has a synchronous standby, there as well: a failover loses none of it. With asynchronous replication a failover
 ///   loses what the standby had not received yet; that is PostgreSQL's promise, not this crate's.
-/// - **Fast.** What is asked for while all connections are busy shares the next transaction, in two round trips.
+/// - **Fast.** What is asked for while the connections that save are busy shares the next transaction, in two
+///   round trips.
 /// - **Shared.** Any number of servers may use one database. Only a host that takes writes is used; nothing is read from
 ///   standbys.
 /// - **Prompt.** `LISTEN` and `NOTIFY`, where the database has them, [hint](Store::hints) at receipts that have
@@ -97,8 +98,8 @@ struct Shared {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostgresSettings {
-    /// How many connections this process has at most, beside one that listens for hints. A quarter of them, and
-    /// two at least, take locks and save. Default: 8.
+    /// How many connections this process has at most, beside one that listens for hints. A quarter of them
+    /// take locks and save, or two, if that is no more than half. Default: 8.
     pub connections: usize,
     /// How long a request waits for a free connection, and then for the database, before it is answered with
     /// [`StoreError::Unavailable`]; it waits half of this for another transaction's lock. It should be well below the

@@ -143,7 +143,7 @@ async fn a_beat_waits_for_nobody_who_would_like_to_have_its_players() {
 async fn a_server_that_grants_locks_without_a_pause_beats_all_the_same() {
     let url = shared().new_schema();
     let settings = PostgresSettings {
-        connections: 16,
+        connections: 32,
         timeout: TIMEOUT,
     };
     let store = Arc::new(PostgresStore::connect_with(&url, settings).unwrap());

@@ -13,7 +13,7 @@
 //! Exploring ends because what may happen is counted: loads, operations, saves, awards, trades, units of time, and
 //! faults (see [`commits::Budget`], [`leases::Budget`]). Within these bounds *every* history was seen, up to a
 //! collision of 64-bit hashes; nothing is said about histories beyond them. There are no refunds here
-//! (`tests/purchase_model.rs` has them), no queue of several saves, and documents are a few bits. "Can be loaded again"
+//! (`tests/purchase_model/` has them), no queue of several saves, and documents are a few bits. "Can be loaded again"
 //! is checked by trying one fixed continuation without faults from every single state, so it means "there is a way",
 //! and the way is the one that the code takes.
 //!

@@ -2,7 +2,7 @@
 //!
 //! `src/store/rules.rs` is compiled into this test as it is, so what the models explore is what every real store
 //! decides; changing a rule there changes the models. Only the few lines that put a verdict into effect are told again
-//! here ([`Rows::acquire`], [`Rows::commit`]); that real stores do the same is what `tests/store_conformance.rs`
+//! here ([`Rows::acquire`], [`Rows::commit`]); that real stores do the same is what `tests/store_conformance/`
 //! checks. A control takes a mechanism out by showing the rules something else than what the rows say.
 
 // What the rules import from the module above them.

@@ -5,7 +5,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -72,26 +72,31 @@ impl Display {
     }
 
     /// Runs a program on it, and returns what that said.
-    fn run(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
-        let output = Command::new(program)
+    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        Command::new(program)
             .args(arguments)
             .env("DISPLAY", &self.name)
             .output()
-            .expect("it was there a moment ago");
-        output.stdout
+            .expect("it was there a moment ago")
     }
 
     fn press(&self, key: &str) {
-        self.run("xdotool", &["key", "--delay", "80", key]);
+        self.touch(&["key", "--delay", "80", key]);
     }
 
     fn hold(&self, key: &str, time: Duration) {
-        self.run("xdotool", &["keydown", key]);
+        self.touch(&["keydown", key]);
         thread::sleep(time);
-        self.run("xdotool", &["keyup", key]);
+        self.touch(&["keyup", key]);
     }
 
-    /// Walks in a spiral, on which there is always something to pick up, until the picture is as wanted.
+    fn touch(&self, keys: &[&str]) {
+        let output = self.run("xdotool", keys);
+        assert!(output.status.success(), "{keys:?}: {output:?}");
+    }
+
+    /// Walks in a spiral, on which there is always something to pick up, until the picture is as wanted. Never there and
+    /// back: whoever stands where they stood has nothing to be saved.
     #[track_caller]
     fn walk_until(&self, what: &str, is_so: impl Fn(&Picture) -> bool) {
         let began = Instant::now();
@@ -99,10 +104,6 @@ impl Display {
             self.hold(key, Duration::from_millis(n / 2 * 400));
             if is_so(&self.look()) {
                 return;
-            }
-            if began.elapsed() > PATIENCE / 6 {
-                eprintln!("nothing has come of walking: the window is given the keyboard once more");
-                self.run("xdotool", &["search", "--name", "Coin Rush", "windowfocus"]);
             }
             if began.elapsed() > PATIENCE / 2 {
                 // Whoever has gone far has changed something; it may yet be seen.
@@ -113,7 +114,9 @@ impl Display {
     }
 
     fn look(&self) -> Picture {
-        let pixels = self.run("import", &["-window", "root", "-depth", "8", "rgb:-"]);
+        let pixels = self
+            .run("import", &["-window", "root", "-depth", "8", "rgb:-"])
+            .stdout;
         assert_eq!(pixels.len(), WIDTH * HEIGHT * 3, "three bytes a pixel");
         Picture(pixels)
     }
@@ -209,7 +212,7 @@ impl Client {
         let began = Instant::now();
         let window = loop {
             let found = display.run("xdotool", &["search", "--onlyvisible", "--name", "Coin Rush"]);
-            if let Some(window) = String::from_utf8_lossy(&found).lines().next() {
+            if let Some(window) = String::from_utf8_lossy(&found.stdout).lines().next() {
                 break window.to_owned();
             }
             assert!(began.elapsed() < PATIENCE, "the window opens");

@@ -42,7 +42,9 @@ pub fn hands_are_free(modals: Query<(), With<Modal>>) -> bool {
 fn play(keys: Res<ButtonInput<KeyCode>>, mut wishes: ResMut<Wishes>, mut commands: Commands) {
     // Whoever holds a key down wants to go on walking, not to walk a minute longer.
     if wishes.0.is_empty() {
-        let step = STEPS.iter().find(|(key, _)| keys.pressed(*key));
+        // A tap may be over within a frame.
+        let is_down = |key| keys.pressed(key) || keys.just_pressed(key);
+        let step = STEPS.iter().find(|(key, _)| is_down(*key));
         wishes.0.extend(step.map(|&(_, direction)| Wish::Step(direction)));
     }
     if keys.just_pressed(KeyCode::KeyT) {

@@ -117,7 +117,10 @@ async fn known_receipts(
     let query = concat!(
         "SELECT ",
         receipt_columns!(),
-        " FROM receipts WHERE purchase_id = ANY($1) OR number = ANY($2) ORDER BY purchase_id FOR UPDATE"
+        " FROM receipts WHERE purchase_id = ANY(ARRAY(
+              SELECT purchase_id FROM receipts WHERE purchase_id = ANY($1)
+              UNION SELECT purchase_id FROM receipts WHERE number = ANY($2)
+          )) ORDER BY purchase_id FOR UPDATE"
     );
     let statement = connection.prepare_cached(query).await?;
     let mut known = BTreeMap::new();
@@ -176,7 +179,7 @@ const REPLACE_PLAYERS: &str = "
         server = $8::uuid, created_at = new.created_at, saved_at = new.saved_at, document = new.document
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])
         AS new (player_id, version, fence, last_seq, created_at, saved_at, document)
-    WHERE players.player_id = new.player_id";
+    WHERE players.player_id = new.player_id AND players.player_id = ANY($1)";
 
 /// Writes the rows of receipts, all of them in one statement: `INSERT_RECEIPTS` or `REPLACE_RECEIPTS`.
 async fn put_receipts(
@@ -254,5 +257,5 @@ const REPLACE_RECEIPTS: &str = concat!(
          payload = new.payload, received_at = new.received_at, settled_at = new.settled_at
      FROM ",
     new_receipts!(),
-    " WHERE receipts.purchase_id = new.purchase_id AND receipts.number = new.number"
+    " WHERE receipts.purchase_id = new.purchase_id AND receipts.number = new.number AND receipts.purchase_id = ANY($1)"
 );

@@ -246,22 +246,29 @@ async fn set_up(client: &ClientWrapper, timeout: Duration) -> Result<(), tokio_p
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
         ))
         .await?;
-    // Not every version, and not everything that speaks the protocol, has these.
     let (whole, seconds) = (whole.to_string(), (whole / 1000).max(1).to_string());
-    for (setting, value) in [
+    let settings = [
         // So that a server which we can't reach any more gives up what we hold there.
         ("tcp_user_timeout", whole.as_str()),
         ("tcp_keepalives_idle", &seconds),
         ("tcp_keepalives_interval", &seconds),
         ("tcp_keepalives_count", "3"),
         ("client_connection_check_interval", &whole),
-        // All that we ask goes by keys, whatever their values. Left alone, a statement that is prepared while a table is
-        // small reads all of it, and goes on to do so while the table grows, until it is analyzed.
+        // All that we ask goes by keys, whatever their values. Left alone, a statement that is prepared while a table
+        // is small reads all of it, and goes on to do so while the table grows, until it is analyzed. What can't be
+        // asked without reading a (small) table passes for expensive then, which is no reason to compile it.
         ("enable_seqscan", "off"),
         ("plan_cache_mode", "force_generic_plan"),
         ("jit", "off"),
-    ] {
-        if let Err(error) = client.batch_execute(&format!("SET {setting} = {value}")).await
+    ]
+    .map(|(setting, value)| format!("SET {setting} = {value};"));
+    // In one round trip, after which all of them are set, or none. Not every version, and not everything that speaks
+    // the protocol, has all.
+    if client.batch_execute(&settings.concat()).await.is_ok() {
+        return Ok(());
+    }
+    for setting in settings {
+        if let Err(error) = client.batch_execute(&setting).await
             && error.code().is_none()
         {
             return Err(error);

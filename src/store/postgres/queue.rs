@@ -145,9 +145,9 @@ pub(super) fn start(
         };
         tasks.push(tokio::spawn(lane.serve()));
     };
-    // Few, so that many requests share a transaction: on half of the connections it was up to a quarter less. But one
-    // that is stuck must not hold everybody up. The rest is left for beats, looks and what waits by itself.
-    for _ in 0..(size / 4).max(2).min(size) {
+    // Few, so that many requests share a transaction: on half of the connections it was up to a third less. But one
+    // that is stuck must not hold everybody up, and half are left for beats, looks and what waits by itself.
+    for _ in 0..(size / 4).max(2).min(size.div_ceil(2)) {
         lane(Lane::Players, &waiting, Some(alone.clone()));
     }
     lane(Lane::Inbox, &waiting_inbox, Some(alone.clone()));

@@ -5,7 +5,7 @@
 //! [`rules`](super::super::rules), each on what the ones before it have changed.
 //!
 //! Rows are locked in one order everywhere: players, receipts, servers, players who are new, the row of `counters`,
-//! wishes; in each table by key. Every answer rests on a player's or a receipt's row that was locked here, so that the
+//! wishes; in each table by key (but wishes in any order: who meets another there is run again). Every answer rests on a player's or a receipt's row that was locked here, so that the
 //! commit behind it waits for a synchronous standby even if it changes nothing: what somebody else has written is
 //! answered for only once it is as durable as our own.
 //!

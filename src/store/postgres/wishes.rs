@@ -66,9 +66,12 @@ pub(super) async fn withdraw(connection: &Connection, player: PlayerId, lock: Lo
 pub(super) async fn wishes(connection: &Connection, server: ServerId) -> Result<Wishes, Failure> {
     let statement = connection
         .prepare_cached(
+            // `OFFSET 0` keeps the database to this order: what is in the table of wishes, and only then whose it is.
             "SELECT wish.player_id, wish.held, wish.lock_id, wish.server, wish.until_beat, own.name
              FROM wishes AS wish
-             JOIN players AS player ON player.player_id = wish.player_id
+             CROSS JOIN LATERAL (
+                 SELECT lock_id, server FROM players WHERE player_id = wish.player_id OFFSET 0
+             ) AS player
              JOIN servers AS own ON own.boot_id = wish.server
              WHERE player.lock_id = wish.held AND player.server <> wish.server AND own.beat <= wish.until_beat
                  AND $1 IN (player.server, wish.server)

@@ -1,7 +1,8 @@
 //! Writing a transaction's changed rows back, and committing: one round trip.
 //!
 //! Each kind of change is one statement with arrays, however many rows it is about. A statement that changes another
-//! number of rows than were locked for it fails the transaction: it divides by zero.
+//! number of rows than were locked for it fails the transaction: it divides by zero. Each names its keys twice, in the join
+//! and as an array: a join alone, planned while the table was small, may go through the whole index later on.
 
 use std::collections::{HashMap, HashSet};
 
@@ -162,7 +163,7 @@ const SET_STATE: &str = concat!(
              lock_id = new.lock_id, server = new.server
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[])
              AS new (player_id, version, fence, last_seq, lock_id, server)
-         WHERE players.player_id = new.player_id
+         WHERE players.player_id = new.player_id AND players.player_id = ANY($1)
          RETURNING 1
      )",
     exactly!("cardinality($1::uuid[])")
@@ -174,7 +175,7 @@ const SAVE: &str = concat!(
              lock_id = new.lock_id, server = new.server, document = new.document, saved_at = $8
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::bytea[])
              AS new (player_id, version, fence, last_seq, lock_id, server, document)
-         WHERE players.player_id = new.player_id
+         WHERE players.player_id = new.player_id AND players.player_id = ANY($1)
          RETURNING 1
      )",
     exactly!("cardinality($1::uuid[])")
@@ -193,7 +194,7 @@ const SETTLE: &str = concat!(
     "WITH done AS (
          UPDATE receipts SET state = new.state, note = new.note, settled_fence = new.fence, settled_at = $5
          FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (purchase_id, state, note, fence)
-         WHERE receipts.purchase_id = new.purchase_id
+         WHERE receipts.purchase_id = new.purchase_id AND receipts.purchase_id = ANY($1)
          RETURNING 1
      )",
     exactly!("cardinality($1::text[])")
@@ -224,7 +225,7 @@ const MARK: &str = concat!(
      ), done AS (
          UPDATE receipts SET refund_requested = true, arrival = taken.arrivals + new.place
          FROM taken, unnest($1::text[], $2::bigint[]) AS new (purchase_id, place)
-         WHERE receipts.purchase_id = new.purchase_id
+         WHERE receipts.purchase_id = new.purchase_id AND receipts.purchase_id = ANY($1)
          RETURNING 1
      )",
     exactly!("cardinality($1::text[])")

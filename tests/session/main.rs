@@ -3,15 +3,10 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[path = "session/delays.rs"]
 mod delays;
-#[path = "session/fate.rs"]
 mod fate;
-#[path = "session/together.rs"]
 mod together;
-#[path = "session/wire.rs"]
 mod wire;
-#[path = "session/wishes.rs"]
 mod wishes;
 
 use std::{path::Path, sync::Arc, time::Duration};

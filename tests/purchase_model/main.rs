@@ -16,33 +16,27 @@
 //! All chance follows from the seed. Only the servers are older in a long run, which a case that is run alone starts
 //! anew: its beats may be a tick off.
 
-#[path = "support/at_once.rs"]
+#[path = "../support/at_once.rs"]
 mod at_once;
-#[path = "support/purchase_model/books.rs"]
 mod books;
-#[path = "support/purchase_model/case.rs"]
 mod case;
-#[path = "support/driven.rs"]
+#[path = "../support/driven.rs"]
 mod driven;
-#[path = "support/env.rs"]
+#[path = "../support/env.rs"]
 mod env;
-#[path = "support/purchase_model/late_replies.rs"]
 mod late_replies;
-#[path = "support/purchase_model/market.rs"]
 mod market;
-#[path = "support/rows.rs"]
+#[path = "../support/rows.rs"]
 #[allow(dead_code, reason = "shared with tests of single servers")]
 mod rows;
-#[path = "support/purchase_model/servers.rs"]
 mod servers;
-#[path = "support/purchase_model/shop.rs"]
 mod shop;
-#[path = "support/split_store.rs"]
+#[path = "../support/split_store.rs"]
 #[allow(dead_code, reason = "it can split trades as well")]
 mod split_store;
-#[path = "support/stored.rs"]
+#[path = "../support/stored.rs"]
 mod stored;
-#[path = "support/tally.rs"]
+#[path = "../support/tally.rs"]
 mod tally;
 
 use std::{

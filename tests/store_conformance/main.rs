@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[cfg(feature = "postgres")]
-#[path = "support/postgres.rs"]
+#[path = "../support/postgres.rs"]
 mod postgres_server;
-#[path = "support/store.rs"]
+#[path = "../support/store.rs"]
 mod support;
 
 use std::sync::Arc;
@@ -45,9 +45,7 @@ macro_rules! conformance {
     };
 }
 
-#[path = "store_conformance/receipts.rs"]
 mod receipts;
-#[path = "store_conformance/wishes.rs"]
 mod wishes;
 
 conformance! {
