@@ -19,13 +19,16 @@ const FIND: &str = "SELECT player_id, version, fence, last_seq, lock_id, server 
 const FIND_WITH_DOCUMENT: &str =
     "SELECT player_id, version, fence, last_seq, lock_id, server, document FROM players
     WHERE player_id = ANY($1) ORDER BY player_id FOR UPDATE";
-const FIND_SERVER: &str = "SELECT name, beat FROM servers WHERE boot_id = $1 FOR SHARE";
-const SAVE: &str = "UPDATE players SET version = version + 1, last_seq = $2, document = new.document, saved_at = 0
-    FROM unnest($1::uuid[], $3::bytea[]) AS new (player_id, document) WHERE players.player_id = new.player_id";
+const FIND_SERVER: &str = "SELECT boot_id, name, beat FROM servers
+    WHERE boot_id = $1 OR boot_id IN (SELECT server FROM players WHERE player_id = ANY($2))";
+const HOLD_LEASE: &str = "SELECT 1 FROM servers WHERE boot_id = $1 AND beat = 1 FOR SHARE";
+const SAVE: &str =
+    "UPDATE players SET version = version + 1, last_seq = $2, document = new.document, saved_at = 0
+    FROM unnest($1::uuid[], $3::bytea[]) AS new (player_id, document)
+    WHERE players.player_id = new.player_id AND players.player_id = ANY($1)";
 const INSERT: &str = "INSERT INTO players (player_id, version, fence, last_seq, lock_id, server, created_at)
     SELECT player_id, 0, 1, 0, lock_id, $3, 0 FROM unnest($1::uuid[], $2::uuid[]) AS new (player_id, lock_id)
     ORDER BY player_id ON CONFLICT (player_id) DO NOTHING RETURNING player_id";
-const CLEAR_WISHES: &str = "DELETE FROM wishes WHERE player_id = ANY($1)";
 const FIND_RECEIPTS: &str = "SELECT number, player_id, product_id, state FROM receipts
     WHERE purchase_id = ANY($1) ORDER BY purchase_id FOR UPDATE";
 const RECEIVE: &str = "
@@ -90,7 +93,7 @@ struct Lane {
     find_server: Statement,
     save: Statement,
     insert: Statement,
-    clear_wishes: Statement,
+    hold_lease: Statement,
     find_receipts: Statement,
     receive: Statement,
 }
@@ -103,7 +106,7 @@ impl Lane {
             find_server: client.prepare(FIND_SERVER).await.unwrap(),
             save: client.prepare(SAVE).await.unwrap(),
             insert: client.prepare(INSERT).await.unwrap(),
-            clear_wishes: client.prepare(CLEAR_WISHES).await.unwrap(),
+            hold_lease: client.prepare(HOLD_LEASE).await.unwrap(),
             find_receipts: client.prepare(FIND_RECEIPTS).await.unwrap(),
             receive: client.prepare(RECEIVE).await.unwrap(),
             client,
@@ -165,21 +168,23 @@ impl Lane {
     async fn load(&self, numbers: &[usize]) {
         let players = self.players(numbers.iter().map(|n| n + PLAYERS));
         let (whom, own): (Params<'_, 1>, Params<'_, 1>) = ([&players], [&self.server]);
+        let holders: Params<'_, 2> = [&self.server, &players];
         let ((), found, servers) = tokio::join!(
             biased;
             self.begin(),
             self.query(&self.find_with_document, &whom),
-            self.query(&self.find_server, &own),
+            self.query(&self.find_server, &holders),
         );
         assert_eq!((found.len(), servers.len()), (0, 1));
         let locks: Vec<Uuid> = players.iter().map(|_| Uuid::new_v4()).collect();
         let params: Params<'_, 3> = [&players, &locks, &self.server];
-        let (inserted, _, ()) = tokio::join!(
+        let (held, inserted, ()) = tokio::join!(
             biased;
+            self.query(&self.hold_lease, &own),
             self.query(&self.insert, &params),
-            self.query(&self.clear_wishes, &whom),
             self.commit(),
         );
+        assert_eq!(held.len(), 1);
         assert_eq!(inserted.len(), players.len());
     }
 

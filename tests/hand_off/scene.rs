@@ -9,7 +9,7 @@ use bevy_player_data::{
 };
 use tokio::{runtime::Runtime, time};
 
-use super::support::*;
+use super::{at_once::AtOnce, support::*};
 
 /// One update of both servers.
 pub const TICK: Duration = Duration::from_millis(16);
@@ -30,7 +30,7 @@ pub struct Side {
 
 pub struct Scene {
     pub runtime: Arc<Runtime>,
-    pub rows: MemoryStore,
+    pub rows: AtOnce,
     pub a: Side,
     pub b: Side,
 }
@@ -53,7 +53,7 @@ impl Scene {
     }
 
     pub fn with(a: ServerSettings, b: ServerSettings) -> Self {
-        let (runtime, rows) = (paused_runtime(), MemoryStore::default());
+        let (runtime, rows) = (paused_runtime(), AtOnce::default());
         let [a, b] = [a, b].map(|settings| Side::new(&runtime, &rows, settings));
         let mut scene = Self { runtime, rows, a, b };
         // Until both have their leases.
@@ -113,7 +113,7 @@ impl Scene {
 }
 
 impl Side {
-    pub fn new(runtime: &Arc<Runtime>, rows: &MemoryStore, settings: ServerSettings) -> Self {
+    pub fn new(runtime: &Arc<Runtime>, rows: &AtOnce, settings: ServerSettings) -> Self {
         // Which player a client is, the tests say themselves.
         let settings = ServerSettings {
             auto_join: false,

@@ -1,5 +1,12 @@
 //! What is wrong with a database or with our way to it, in one sentence each, without a password.
 
+use std::process::Command;
+
+use bevy::{
+    log::{Level, LogPlugin},
+    prelude::App,
+};
+
 use super::*;
 
 /// Has a user `ada` who needs a password, and a user `guest` without rights.
@@ -101,6 +108,44 @@ fn everything_that_can_be_wrong_at_the_start_is_said_in_one_sentence() {
         PostgresStore::connect_with(&format!("postgres://postgres@{place}/postgres"), nothing).unwrap_err(),
         &["PostgresSettings"],
     );
+}
+
+/// Where the test below, which runs this binary again, has it log in.
+const PLACE: &str = "POSTGRES_STORE_LOGS_IN_AT";
+
+#[test]
+fn somebody_logs_in_with_a_right_and_a_wrong_password() {
+    let Ok(place) = std::env::var(PLACE) else { return };
+    App::new().add_plugins(LogPlugin {
+        level: Level::TRACE,
+        filter: "trace".to_owned(),
+        ..LogPlugin::default()
+    });
+    for password in ["correct%20horse", "hunter2"] {
+        let url = format!("postgres://ada:{password}@{place}/postgres");
+        eprintln!("{}", PostgresStore::connect_with(&url, settings()).is_ok());
+    }
+}
+
+#[test]
+fn no_log_has_a_password_however_much_is_logged() {
+    let cluster = with_passwords();
+    let said = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "refusals::somebody_logs_in_with_a_right_and_a_wrong_password",
+            "--nocapture",
+        ])
+        .env(PLACE, format!("127.0.0.1:{}", cluster.port))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    for sign in ["connected player data store", "tokio_postgres", "true", "false"] {
+        assert!(said.contains(sign), "`{sign}` is not in: {said}");
+    }
+    for secret in ["horse", "hunter2"] {
+        assert!(!said.contains(secret), "`{secret}` is in: {said}");
+    }
 }
 
 #[test]

@@ -78,6 +78,24 @@ wishes.until_beat bigint";
     assert_eq!(columns, expected);
 }
 
+/// What other databases that speak the protocol have not, or have otherwise.
+#[tokio::test]
+async fn there_are_no_triggers_and_no_sequences() {
+    let url = shared().new_schema();
+    let server = Server::start(connect(&url), "a").await;
+    server.session(ADA).await.save("coins").await.unwrap();
+    let admin = stranger(&url).await;
+    let of_ours = "JOIN pg_class AS of ON of.oid = $ WHERE of.relnamespace = current_schema()::regnamespace";
+    for (what, key) in [
+        ("pg_trigger", "tgrelid"),
+        ("pg_rewrite", "ev_class"),
+        ("pg_sequence", "seqrelid"),
+    ] {
+        let query = format!("SELECT count(*) FROM {what} {}", of_ours.replace('$', key));
+        assert_eq!(number(&admin, &query).await, 0, "{what}");
+    }
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let url = shared().new_schema();

@@ -14,7 +14,7 @@ use bevy_player_data::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 mod game;
-mod rows;
+pub mod rows;
 pub use game::{Coins, Guild, Inventory};
 #[allow(unused_imports, reason = "each test file uses a part of it")]
 pub use rows::Rows;

@@ -322,3 +322,24 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
     display.until("the client has come back", Picture::is_playing);
     drop(server);
 }
+
+#[test]
+fn h_hops_to_the_next_server() {
+    if let Some(program) = missing() {
+        eprintln!("skipped: there is no `{program}`, so nothing can be seen");
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let first = Server::start(folder.path(), &["--name", "arena-1"]);
+    let second = Server::start(folder.path(), &["--name", "arena-2"]);
+    let display = Display::start();
+    let _client = Client::start(&display, &format!("{},{}", first.url(), second.url()));
+    first.wait_for_line("ada is new");
+    display.until("no dialog has the keyboard", |picture| !picture.is_dimmed());
+    display.press("h");
+    second.wait_for_line("ada is back");
+    for server in [first, second] {
+        server.signal("TERM");
+        server.wait().assert_all_saved();
+    }
+}

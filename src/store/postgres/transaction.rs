@@ -5,9 +5,9 @@
 //! [`rules`](super::super::rules), each on what the ones before it have changed.
 //!
 //! Rows are locked in one order everywhere: players, receipts, servers, players who are new, the row of `counters`,
-//! wishes; in each table by key (but wishes in any order: who meets another there is run again). Every answer rests on a player's or a receipt's row that was locked here, so that the
-//! commit behind it waits for a synchronous standby even if it changes nothing: what somebody else has written is
-//! answered for only once it is as durable as our own.
+//! wishes; in each table by key (but wishes in any order: who meets another there is run again). Every answer rests on
+//! a player's or a receipt's row that was locked here, so that the commit behind it waits for a synchronous standby
+//! even if it changes nothing: what somebody else has written is answered for only once it is as durable as our own.
 //!
 //! Servers' rows are only looked at when requests are judged. A lock that is granted rests on the beats that were seen,
 //! and `write_back` makes sure of them in the round trip that commits: a beat waits for no request that is still being
