@@ -52,8 +52,13 @@ struct Display {
 }
 
 impl Display {
-    /// Starts one on a number that is free.
-    fn start() -> Self {
+    /// Starts one on a number that is free. Says so if something is missing on this machine, without which nothing can be
+    /// seen.
+    fn start() -> Option<Self> {
+        if let Some(program) = missing() {
+            eprintln!("skipped: there is no `{program}`, so nothing can be seen");
+            return None;
+        }
         let mut server = Command::new("Xvfb")
             .args(["-displayfd", "1", "-nolisten", "tcp", "-screen", "0"])
             .arg(format!("{WIDTH}x{HEIGHT}x24"))
@@ -65,10 +70,10 @@ impl Display {
         BufReader::new(server.stdout.as_mut().expect("it is piped"))
             .read_line(&mut number)
             .expect("it says which number it has");
-        Self {
+        Some(Self {
             server,
             name: format!(":{}", number.trim()),
-        }
+        })
     }
 
     /// Runs a program on it, and returns what that said.
@@ -251,14 +256,10 @@ fn chaos(url: &str, wish: &Value) {
 
 #[test]
 fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
-    if let Some(program) = missing() {
-        eprintln!("skipped: there is no `{program}`, so nothing can be seen");
-        return;
-    }
+    let Some(display) = Display::start() else { return };
     let folder = TempDir::new().expect("a folder");
     let server = Server::start(folder.path(), &["--chaos"]);
     let url = server.url();
-    let display = Display::start();
     let _client = Client::start(&display, &url);
 
     // The HUD: nothing is gained yet, then something is, and it is saved.
@@ -325,14 +326,10 @@ fn the_hud_the_shop_and_the_dialogs_are_on_the_screen() {
 
 #[test]
 fn h_hops_to_the_next_server() {
-    if let Some(program) = missing() {
-        eprintln!("skipped: there is no `{program}`, so nothing can be seen");
-        return;
-    }
+    let Some(display) = Display::start() else { return };
     let folder = TempDir::new().expect("a folder");
     let first = Server::start(folder.path(), &["--name", "arena-1"]);
     let second = Server::start(folder.path(), &["--name", "arena-2"]);
-    let display = Display::start();
     let _client = Client::start(&display, &format!("{},{}", first.url(), second.url()));
     first.wait_for_line("ada is new");
     display.until("no dialog has the keyboard", |picture| !picture.is_dimmed());

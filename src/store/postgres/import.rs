@@ -174,6 +174,7 @@ const INSERT_PLAYERS: &str = "
     ORDER BY player_id
     ON CONFLICT (player_id) DO NOTHING";
 
+/// It names its keys twice, as the statements of `write_back` do.
 const REPLACE_PLAYERS: &str = "
     UPDATE players SET version = new.version, fence = new.fence, last_seq = new.last_seq, lock_id = $8::uuid,
         server = $8::uuid, created_at = new.created_at, saved_at = new.saved_at, document = new.document
@@ -251,6 +252,7 @@ const INSERT_RECEIPTS: &str = concat!(
      ON CONFLICT (purchase_id) DO NOTHING"
 );
 
+/// Likewise.
 const REPLACE_RECEIPTS: &str = concat!(
     "UPDATE receipts SET player_id = new.player_id, product_id = new.product_id, state = new.state,
          refund_requested = new.refund_requested, settled_fence = new.settled_fence, note = new.note,
